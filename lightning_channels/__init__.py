@@ -1,0 +1,116 @@
+"""Channel pruning and slimmable networks as a Lightning callback.
+
+Everything that a user needs is importable from here. Names are loaded when they are first asked for, so that importing
+the package costs next to nothing, and neither Lightning nor Hydra is imported by those who use the core alone.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+# module -> the names that it exports here
+_MODULES = {
+    "callbacks": ("ChannelPruning",),
+    "dynamic_ops": (
+        "DynamicBatchNorm1d",
+        "DynamicBatchNorm2d",
+        "DynamicBatchNorm3d",
+        "DynamicConv1d",
+        "DynamicConv2d",
+        "DynamicConv3d",
+        "DynamicConvTranspose1d",
+        "DynamicConvTranspose2d",
+        "DynamicConvTranspose3d",
+        "DynamicEmbedding",
+        "DynamicGroupNorm",
+        "DynamicLayerNorm",
+        "DynamicLinear",
+        "DynamicPReLU",
+        "DynamicSyncBatchNorm",
+    ),
+    "errors": ("ChannelsError", "ChoiceError", "ConfigError", "PrepareError", "StructureError", "TraceError"),
+    "export": ("export_subnet",),
+    "mutables": (
+        "BaseMutableChannel",
+        "DerivedMutableChannel",
+        "MutableChannelContainer",
+        "SequentialMutableChannel",
+        "SimpleMutableChannel",
+        "SquentialMutableChannel",
+    ),
+    "mutators": ("ChannelMutator", "find_mutator"),
+    "recalibration": ("recalibrate_batch_norm",),
+    "registry": ("MODELS", "MUTATORS", "SAMPLERS", "TRACERS", "UNITS", "build"),
+    "resources": ("ResourceCounter", "count_resources"),
+    "tracing": ("ForwardTracer", "ModuleGraph"),
+    "units": ("Channel", "MutableChannelUnit", "OneShotMutableChannelUnit", "SequentialMutableChannelUnit"),
+    "_config": ("config_dir",),
+}
+_HOME = {name: module for module, names in _MODULES.items() for name in names}
+
+__all__ = ["__version__", *_HOME]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
+
+if TYPE_CHECKING:  # what type checkers and editors see
+    from lightning_channels._config import config_dir
+    from lightning_channels.callbacks import ChannelPruning
+    from lightning_channels.dynamic_ops import (
+        DynamicBatchNorm1d,
+        DynamicBatchNorm2d,
+        DynamicBatchNorm3d,
+        DynamicConv1d,
+        DynamicConv2d,
+        DynamicConv3d,
+        DynamicConvTranspose1d,
+        DynamicConvTranspose2d,
+        DynamicConvTranspose3d,
+        DynamicEmbedding,
+        DynamicGroupNorm,
+        DynamicLayerNorm,
+        DynamicLinear,
+        DynamicPReLU,
+        DynamicSyncBatchNorm,
+    )
+    from lightning_channels.errors import (
+        ChannelsError,
+        ChoiceError,
+        ConfigError,
+        PrepareError,
+        StructureError,
+        TraceError,
+    )
+    from lightning_channels.export import export_subnet
+    from lightning_channels.mutables import (
+        BaseMutableChannel,
+        DerivedMutableChannel,
+        MutableChannelContainer,
+        SequentialMutableChannel,
+        SimpleMutableChannel,
+        SquentialMutableChannel,
+    )
+    from lightning_channels.mutators import ChannelMutator, find_mutator
+    from lightning_channels.recalibration import recalibrate_batch_norm
+    from lightning_channels.registry import MODELS, MUTATORS, SAMPLERS, TRACERS, UNITS, build
+    from lightning_channels.resources import ResourceCounter, count_resources
+    from lightning_channels.tracing import ForwardTracer, ModuleGraph
+    from lightning_channels.units import (
+        Channel,
+        MutableChannelUnit,
+        OneShotMutableChannelUnit,
+        SequentialMutableChannelUnit,
+    )

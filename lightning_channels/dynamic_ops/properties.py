@@ -1,0 +1,167 @@
+"""The getters: tensors and sizes of a dynamic op at the active width.
+
+No getter may leak an AttributeError: Python would then ask ``nn.Module.__getattr__``, which gives the full tensor.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from torch import Tensor, nn
+
+from lightning_channels.dynamic_ops.slicing import apply, prefix
+from lightning_channels.dynamic_ops.spec import STATISTICS, Groups, OpSpec, group_count, is_depthwise
+from lightning_channels.dynamic_ops.state import STATE, ChannelState, Entry, check_depthwise, within_group
+from lightning_channels.dynamic_ops.writeback import with_statistics
+from lightning_channels.errors import PrepareError
+from lightning_channels.mutables.selection import IndexSelection
+
+__all__ = ["add_properties"]
+
+
+def add_properties(cls: type[nn.Module], spec: OpSpec | None, tensors: Iterable[str], buffers: bool) -> None:
+    """Put the getters and setters on a dynamic class.
+
+    Args:
+        cls: The class.
+        spec: Its entry in the table, if it has one.
+        tensors: All its tensors with channels.
+        buffers: Whether some of them are buffers, which its forward may update.
+    """
+    for name in tensors:
+        setattr(cls, name, _tensor(name))
+    if spec is not None:
+        for attribute, side in spec.sizes.items():
+            setattr(cls, attribute, _size(attribute, side, spec.write))
+        if spec.groups is not None:
+            setattr(cls, spec.groups.attribute, _groups(spec, spec.groups))
+    if buffers:
+        setattr(cls, "forward", with_statistics(cls.forward))  # noqa: B010  # mypy takes the plain form for an error
+
+
+def _tensor(name: str) -> property:
+    # where it is looked for first; it may be in the other one
+    store = "_buffers" if name in STATISTICS else "_parameters"
+
+    def get(self: nn.Module) -> Any:
+        # written for speed: at full width, on every access, this much and no more
+        attributes = self.__dict__
+        try:
+            state = attributes[STATE]
+            entries = state.tensors[name]
+            for _, container, _ in entries:
+                if container._sel is not None:
+                    return _narrow(self, name, state, entries)
+            return attributes[store][name]
+        except KeyError:
+            return _stored(self, name)
+
+    def put(self: nn.Module, value: Any) -> None:
+        # nn.Module registers parameters and buffers by itself; what comes here is neither
+        self.__dict__[name] = value
+
+    return property(get, put)
+
+
+def _stored(self: nn.Module, name: str) -> Any:
+    """The full tensor, or number, from wherever it is kept."""
+    attributes = self.__dict__
+    for held in (attributes.get("_parameters"), attributes.get("_buffers"), attributes):
+        if held is not None and name in held:
+            return held[name]
+    # under construction, or an attribute that this instance doesn't have: missing as on any module
+    raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+
+
+def _narrow(self: nn.Module, name: str, state: ChannelState, entries: tuple[Entry, ...]) -> Tensor | None:
+    tensor: Tensor | None = _stored(self, name)
+    if tensor is None or state.full:
+        return tensor
+    try:
+        # prefixes along all dims, by far the most frequent case, in a few steps; see slicing for what it does
+        size = list(tensor.shape)
+        for dim, container, groups in entries:
+            selection = container._sel
+            if selection is not None:
+                if type(selection) is not int or groups > 1:
+                    return _gathered(self, name, state, tensor)
+                size[dim] = selection
+        return prefix(tensor, size)
+    except (AttributeError, KeyError) as error:
+        raise _failed(self, name, error) from error
+
+
+def _gathered(self: nn.Module, name: str, state: ChannelState, tensor: Tensor) -> Tensor:
+    live = state.live
+    if live is not None and name in live:
+        return live[name]
+    selections = state.selections(name)
+    part = apply(tensor, selections)
+    if live is not None and name in self._buffers and any(isinstance(s, IndexSelection) for _, s in selections):
+        live[name] = part
+    return part
+
+
+def _failed(self: nn.Module, name: str, error: Exception) -> RuntimeError:
+    return RuntimeError(f"{type(self).__name__}.{name} could not be narrowed: {error}")
+
+
+def _size(attribute: str, side: str, write: Callable[[int], Any]) -> property:
+    def get(self: nn.Module) -> Any:
+        attributes = self.__dict__
+        state: ChannelState | None = attributes.get(STATE)
+        if state is None:
+            return _stored(self, attribute)
+        try:
+            container = state.containers.get(side)
+            if container is None or container._sel is None or state.full:
+                return attributes[attribute]
+            return write(container.activated_channels)
+        except (AttributeError, KeyError) as error:
+            raise _failed(self, attribute, error) from error
+
+    return property(get, _refuse(attribute))
+
+
+def _groups(spec: OpSpec, groups: Groups) -> property:
+    attribute = groups.attribute
+
+    def get(self: nn.Module) -> Any:
+        state: ChannelState | None = self.__dict__.get(STATE)
+        if state is None:
+            return _stored(self, attribute)
+        try:
+            count = self.__dict__[attribute]
+            if count == 1 or state.full or all(c._sel is None for c in state.containers.values()):
+                return count
+            return _active_groups(self, state, spec, groups)
+        except (AttributeError, KeyError) as error:
+            raise _failed(self, attribute, error) from error
+
+    return property(get, _refuse(attribute))
+
+
+def _active_groups(self: nn.Module, state: ChannelState, spec: OpSpec, groups: Groups) -> int:
+    count = group_count(self, spec)
+    if is_depthwise(self, spec):
+        if groups.strict:
+            check_depthwise(state, count)
+        return state.containers[groups.side].activated_channels
+    if groups.strict:
+        for side in spec.sides:
+            container = state.containers[side]
+            within_group(container.sel, container.num_channels, count)
+    return count
+
+
+def _refuse(attribute: str) -> Callable[[Any, Any], None]:
+    def put(self: nn.Module, value: Any) -> None:
+        if STATE in self.__dict__:
+            raise PrepareError(
+                f"{type(self).__name__}.{attribute} follows the active channels and cannot be set;"
+                " change the choice of its unit, or restore() the module first"
+            )
+        self.__dict__[attribute] = value
+
+    return put

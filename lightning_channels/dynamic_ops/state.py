@@ -1,0 +1,211 @@
+"""What a dynamic op carries beside its tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+
+from torch import Tensor, nn
+
+from lightning_channels.dynamic_ops.spec import Side, layout, sides, spec_of
+from lightning_channels.errors import ChoiceError, ConfigError, PrepareError, did_you_mean
+from lightning_channels.mutables.container import MutableChannelContainer
+from lightning_channels.mutables.selection import IndexSelection, Selection, as_mask
+
+__all__ = [
+    "STATE",
+    "ChannelState",
+    "Entry",
+    "bare_side",
+    "build_state",
+    "check_depthwise",
+    "container_of",
+    "state_of",
+    "within_group",
+]
+
+STATE = "_channels"
+"""Key of the state in ``module.__dict__``: no parameter, no buffer and no submodule, so no state dict sees it."""
+
+Entry = tuple[int, MutableChannelContainer, int]
+"""(dim, container, groups): the dim holds the container's channels, or those of one of its groups."""
+
+
+class ChannelState:
+    """Containers of a dynamic op, and which of them its tensors and sizes follow.
+
+    Args:
+        containers: By side.
+        tensors: For each tensor, the dims with channels.
+        bare: Those of them that are in no table, with their dims.
+    """
+
+    __slots__ = ("bare", "checked", "containers", "full", "live", "tensors")
+
+    def __init__(
+        self,
+        containers: dict[str, MutableChannelContainer],
+        tensors: dict[str, tuple[Entry, ...]],
+        bare: dict[str, tuple[int, ...]],
+    ) -> None:
+        self.containers = containers
+        self.tensors = tensors
+        self.bare = bare
+        self.full = False  # show everything at full size, whatever is selected
+        self.live: dict[str, Tensor] | None = None  # copies of indexed buffers while a forward updates them
+        self.checked: tuple[Selection, ...] | None = None  # the last selections that the groups agreed with
+
+    @contextmanager
+    def shown_full(self) -> Iterator[None]:
+        """Show tensors and sizes at full size inside the block."""
+        before, self.full = self.full, True
+        try:
+            yield
+        finally:
+            self.full = before
+
+    def selections(self, name: str) -> list[tuple[int, Selection]]:
+        """What is active along each dim of a tensor.
+
+        Raises:
+            ChoiceError: If the groups of a convolution don't keep the same channels.
+        """
+        found: list[tuple[int, Selection]] = []
+        for dim, container, groups in self.tensors[name]:
+            selection = container.sel
+            if groups > 1:
+                selection = within_group(selection, container.num_channels, groups)
+            found.append((dim, selection))
+        return found
+
+
+def within_group(selection: Selection, num_channels: int, groups: int) -> Selection:
+    """The selection inside one of several equal groups.
+
+    Raises:
+        ChoiceError: If it isn't the same in every group.
+    """
+    if isinstance(selection, IndexSelection):
+        return selection.within_group(num_channels, groups)
+    if selection is None or num_channels == groups:
+        return None
+    raise ChoiceError(
+        f"the first {selection} of {num_channels} channels are kept, but not the same ones in each of the"
+        f" {groups} groups; keep the same positions in every group"
+    )
+
+
+def check_depthwise(state: ChannelState, groups: int) -> None:
+    """Check that a depthwise convolution keeps all outputs of the inputs that it keeps, and no others.
+
+    Raises:
+        ChoiceError: If it doesn't.
+    """
+    current = tuple(container.sel for container in state.containers.values())
+    if state.checked == current:
+        return
+    masks = [as_mask(c.sel, c.num_channels).view(groups, -1) for c in state.containers.values()]
+    narrow = min(masks, key=lambda mask: mask.shape[1])
+    if any(bool((mask != narrow).any()) for mask in masks):
+        counts = " and ".join(
+            f"{side} {c.activated_channels} of {c.num_channels}" for side, c in state.containers.items()
+        )
+        raise ChoiceError(
+            f"a depthwise convolution must keep the outputs of the inputs that it keeps; it keeps {counts}"
+        )
+    state.checked = current
+
+
+def state_of(module: nn.Module) -> ChannelState:
+    """The state of a dynamic op.
+
+    Raises:
+        PrepareError: If ``module`` is none.
+    """
+    state = module.__dict__.get(STATE)
+    if not isinstance(state, ChannelState):
+        raise PrepareError(f"{type(module).__name__} is no dynamic op; convert it with make_dynamic first")
+    return state
+
+
+def container_of(module: nn.Module, is_output: bool, side: str | None = None) -> MutableChannelContainer:
+    """The container of a dynamic op's input or output channels.
+
+    Args:
+        module: A dynamic op.
+        is_output: Which of the two; a norm has one side, which is both.
+        side: The side's name, where a module has several.
+
+    Raises:
+        PrepareError: If ``module`` is no dynamic op.
+        ConfigError: If there is no such side, or if several could be meant.
+    """
+    containers = state_of(module).containers
+    what = type(module).__name__
+    if side is not None:
+        if side in containers:
+            return containers[side]
+        raise ConfigError(f"{what} has no side {side!r}{did_you_mean(side, containers)} It has {', '.join(containers)}")
+    spec = spec_of(module)
+    # bare tensors lie between input and output, like a norm's
+    known = dict.fromkeys(containers, Side(True, True)) if spec is None else spec.sides
+    names = [name for name, at in known.items() if (at.is_output if is_output else at.is_input)]
+    if len(names) == 1:
+        return containers[names[0]]
+    end = "output" if is_output else "input"
+    raise ConfigError(f"{what} has {len(names)} sides that are its {end}'s channels; name one of {list(containers)}")
+
+
+def bare_side(name: str, shape: Sequence[int], dim: int) -> str:
+    """Name of the side along one dim of a tensor that is in no table.
+
+    Args:
+        name: The tensor's name.
+        shape: Its full shape.
+        dim: The dim.
+
+    Returns:
+        The tensor's name where no other dim could hold channels, as in a ``gamma`` of shape (8, 1, 1), else ``"gamma[0]"``.
+    """
+    return f"{name}[{dim}]" if any(size > 1 for other, size in enumerate(shape) if other != dim) else name
+
+
+def build_state(module: nn.Module, bare: Mapping[str, Sequence[int]]) -> ChannelState:
+    """Make the state of a module, with the containers that an earlier call has made; the module isn't changed.
+
+    Args:
+        module: Any module.
+        bare: Further tensors with channels along the named dims.
+
+    Raises:
+        PrepareError: If there is no such tensor, or no such dim.
+    """
+    known = module.__dict__.get(STATE)
+    before: dict[str, MutableChannelContainer] = {} if known is None else known.containers
+    containers = {side: before.get(side) or MutableChannelContainer(size) for side, size in sides(module).items()}
+    tensors: dict[str, tuple[Entry, ...]] = {
+        name: tuple((dim, containers[side], groups) for dim, side, groups in rows)
+        for name, rows in layout(module).items()
+    }
+    for name, dims in bare.items():
+        _check_bare(module, name, dims)
+        shape = _own_tensor(module, name).shape
+        for dim in dims:
+            side = bare_side(name, shape, dim)
+            containers[side] = before.get(side) or MutableChannelContainer(shape[dim])
+        tensors[name] = tuple((dim, containers[bare_side(name, shape, dim)], 1) for dim in dims)
+    return ChannelState(containers, tensors, {name: tuple(dims) for name, dims in bare.items()})
+
+
+def _own_tensor(module: nn.Module, name: str) -> Tensor:
+    parameter = module._parameters.get(name)
+    tensor = module._buffers.get(name) if parameter is None else parameter
+    if tensor is None:
+        raise PrepareError(f"{type(module).__name__} has no parameter or buffer {name!r}")
+    return tensor
+
+
+def _check_bare(module: nn.Module, name: str, dims: Sequence[int]) -> None:
+    shape = _own_tensor(module, name).shape
+    if not dims or len(set(dims)) != len(dims) or not all(0 <= dim < len(shape) for dim in dims):
+        raise PrepareError(f"{type(module).__name__}.{name} of shape {tuple(shape)} has no dims {tuple(dims)}")

@@ -1,0 +1,82 @@
+"""Writes to the tensors of a dynamic op: running statistics, and assignments."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+from torch import Tensor, nn
+
+from lightning_channels.dynamic_ops.slicing import apply, scatter
+from lightning_channels.dynamic_ops.state import STATE, ChannelState
+from lightning_channels.errors import PrepareError
+from lightning_channels.mutables.selection import IndexSelection
+
+__all__ = ["absorb", "check_shape", "with_statistics"]
+
+
+def with_statistics(forward: Callable[..., Any]) -> Callable[..., Any]:
+    """A forward whose updates of buffers reach the full buffers.
+
+    Prefixes are views and need nothing. An index selects into a copy: each access inside one forward in train mode then
+    gives the same copy, and what the forward left in it is written back.
+    """
+
+    @functools.wraps(forward)
+    def wrapped(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
+        state: ChannelState | None = self.__dict__.get(STATE)
+        if state is None or not self.training or state.live is not None or not _indexed(self, state):
+            return forward(self, *args, **kwargs)
+        state.live = {}
+        try:
+            result = forward(self, *args, **kwargs)
+            for name, part in state.live.items():
+                full = self._buffers[name]
+                assert full is not None
+                scatter(full, state.selections(name), part)
+        finally:
+            state.live = None
+        return result
+
+    return wrapped
+
+
+def _indexed(self: nn.Module, state: ChannelState) -> bool:
+    """Whether a buffer is selected by index."""
+    buffers = self._buffers
+    for name, entries in state.tensors.items():
+        if name in buffers:
+            for _, container, _ in entries:
+                if isinstance(container.sel, IndexSelection):
+                    return True
+    return False
+
+
+def absorb(self: nn.Module, state: ChannelState, name: str, value: Tensor) -> bool:
+    """Take ``self.running_mean = new`` of active size as an update of the active entries; the full buffer stays."""
+    full = self._buffers.get(name)
+    if full is None or isinstance(value, nn.Parameter) or value.shape == full.shape:
+        return False
+    selections = state.selections(name)
+    if value.shape != apply(full, selections).shape:
+        return False
+    scatter(full, selections, value)
+    if state.live is not None:
+        state.live.pop(name, None)
+    return True
+
+
+def check_shape(self: nn.Module, state: ChannelState, name: str, value: Tensor) -> None:
+    """Check that a new tensor has all channels.
+
+    Raises:
+        PrepareError: If it doesn't.
+    """
+    for dim, container, groups in state.tensors[name]:
+        size = container.num_channels // groups
+        if dim >= value.dim() or value.shape[dim] != size:
+            raise PrepareError(
+                f"{type(self).__name__}.{name} must have all {size} channels along dim {dim}, not only the active ones;"
+                f" got a tensor of shape {tuple(value.shape)}. To change its size, restore() the module first"
+            )

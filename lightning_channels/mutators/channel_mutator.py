@@ -1,0 +1,298 @@
+"""All units of one model: find them, sample widths, set widths, write them down."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping
+from typing import Any, cast
+
+from torch import nn
+
+from lightning_channels._plain import to_plain
+from lightning_channels.errors import ChoiceError, ConfigError, PrepareError, did_you_mean
+from lightning_channels.mutables import batch_update
+from lightning_channels.mutators import structure
+from lightning_channels.mutators.preparation import attach_units, find_units, refuse_unfit, release
+from lightning_channels.mutators.unit_config import UnitConfig
+from lightning_channels.registry import MUTATORS, TRACERS
+from lightning_channels.tracing.running import ExampleInputs
+from lightning_channels.units import MutableChannelUnit
+
+__all__ = ["ChannelMutator", "find_mutator"]
+
+_ATTRIBUTE = "_channel_mutator"
+
+
+@MUTATORS.register(aliases=("channel",))
+class ChannelMutator:
+    """Finds the units of a model and steers their widths.
+
+    Args:
+        channel_unit_cfg: A unit class, its registered name, or a dict with ``type``, ``default_args`` (arguments of
+            every unit) and ``units`` (name → ``init_args`` over these, and ``choice``).
+        parse_cfg: How units are found: a dict with the ``type`` of a tracer and its arguments, or ``{"type":
+            "Config"}`` for a template that holds channels, which needs no forward pass.
+
+    Attributes:
+        macs: Multiply-accumulates of each module at full width, for the example input's batch, where they were
+            recorded.
+
+    Raises:
+        ConfigError: If a key, type or argument is unknown; the message names the nearest match.
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))
+        >>> mutator = ChannelMutator("SequentialMutableChannelUnit")
+        >>> mutator.prepare_from_supernet(model, torch.randn(1, 4))
+        >>> mutator.set_choices({"0_(0, 8)_8": 3})
+        >>> model[0](torch.randn(1, 4)).shape
+        torch.Size([1, 3])
+    """
+
+    def __init__(
+        self,
+        channel_unit_cfg: str | type | Mapping[str, Any] = "SequentialMutableChannelUnit",
+        parse_cfg: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.unit_config = UnitConfig(to_plain_types(channel_unit_cfg))
+        self.parse_cfg: dict[str, Any] = to_plain(parse_cfg or {"type": "ForwardTracer"}, "parse_cfg")
+        self._tracer = None if self.from_config else TRACERS.build(self.parse_cfg)
+        self._units: list[MutableChannelUnit] | None = None
+        self._model: nn.Module | None = None
+        self._fingerprint: dict[str, Any] = {}
+        self._expected: dict[str, Any] = {}
+        self.macs: dict[str, int] = {}
+
+    @property
+    def from_config(self) -> bool:
+        """Whether units come from the template's channels, without a forward pass."""
+        return self.parse_cfg.get("type") == "Config"
+
+    # --- preparing
+    # ------------------------------------------------------------------------------------------------------
+
+    def prepare_from_supernet(
+        self, model: nn.Module, example_inputs: ExampleInputs | None = None, verify: bool = True
+    ) -> None:
+        """Find the model's units and turn their modules into dynamic ops, in place.
+
+        Parameters, state dict, hooks, mode and outputs stay as they are; the choices of the template take effect.
+
+        Args:
+            model: Any module.
+            example_inputs: A tensor, a tuple of positional or a dict of keyword arguments of ``forward``; random images
+                of the tracer's ``input_shape`` by default.
+            verify: Whether to run the model narrow and keep only the units for which that comes out right.
+
+        Raises:
+            PrepareError: If the mutator or the model is prepared already, or the model is sharded or on the meta
+                device.
+            ConfigError: If the template doesn't fit the model.
+            TraceError: If the model fails on its example inputs.
+        """
+        if self._units is not None:
+            raise PrepareError(
+                "this mutator is prepared already; make a new one for another model, or call restore() first"
+            )
+        refuse_unfit(model)
+        found = find_units(self.unit_config, self.parse_cfg, self._tracer, model, example_inputs)
+        structure.check_fingerprint(self._expected, model, found.units)
+        fingerprint = structure.fingerprint(model)
+        attached: list[MutableChannelUnit] = []
+        try:
+            attach_units(model, found.units, attached)
+            if verify:
+                found.prove(model)
+            self._units = found.units
+            self.set_choices(self._template_choices(found.units))
+        except BaseException:
+            self._units = None
+            release(model, attached)
+            raise
+        self._model, self._fingerprint, self.macs = model, fingerprint, found.macs
+        model.__dict__[_ATTRIBUTE] = self
+
+    def _template_choices(self, units: list[MutableChannelUnit]) -> dict[str, int | float]:
+        given = self.unit_config.units
+        return {u.name: given[u.name]["choice"] for u in units if given.get(u.name, {}).get("choice") is not None}
+
+    def restore(self) -> nn.Module:
+        """Put the plain classes back; the mutator can be used again.
+
+        Returns:
+            The model.
+
+        Raises:
+            PrepareError: If no model is prepared.
+        """
+        model, units = self.model, self.units
+        release(model, units)
+        model.__dict__.pop(_ATTRIBUTE, None)
+        self._units = self._model = None
+        self._fingerprint, self.macs = {}, {}
+        return model
+
+    @property
+    def model(self) -> nn.Module:
+        """The prepared model.
+
+        Raises:
+            PrepareError: If there is none.
+        """
+        if self._model is None:
+            raise PrepareError("no model is prepared; call prepare_from_supernet(model) first")
+        return self._model
+
+    # --- units and choices
+    # ----------------------------------------------------------------------------------------------
+
+    @property
+    def units(self) -> list[MutableChannelUnit]:
+        """All units, those of the model's input and output too, in the order of their modules."""
+        if self._units is None:
+            raise PrepareError("no model is prepared; call prepare_from_supernet(model) first")
+        return self._units
+
+    @property
+    def mutable_units(self) -> list[MutableChannelUnit]:
+        """The units whose width can change."""
+        return [unit for unit in self.units if unit.is_mutable]
+
+    @property
+    def name2unit(self) -> dict[str, MutableChannelUnit]:
+        """Name → unit."""
+        return {unit.name: unit for unit in self.units}
+
+    def sample_choices(self, kind: str = "random", rng: random.Random | None = None) -> dict[str, int | float]:
+        """A choice for every mutable unit.
+
+        Args:
+            kind: ``"random"``, ``"max"`` or ``"min"``.
+            rng: Source of randomness; Python's global one by default.
+
+        Raises:
+            ConfigError: If ``kind`` is another one.
+        """
+        if kind == "random":
+            return {unit.name: unit.sample_choice(rng) for unit in self.mutable_units}
+        if kind == "max":
+            return {unit.name: unit.max_choice for unit in self.mutable_units}
+        if kind == "min":
+            return {unit.name: unit.min_choice for unit in self.mutable_units}
+        kinds = ("random", "max", "min")
+        raise ConfigError(f"kind must be one of {', '.join(kinds)}, got {kind!r}{did_you_mean(kind, kinds)}")
+
+    def set_choices(self, choices: Mapping[str, int | float]) -> None:
+        """Set widths; units that are not named keep theirs.
+
+        Args:
+            choices: Unit name → number of channels or ratio, as the unit's ``choice_mode`` says; rounded to what
+                divisor and groups allow.
+
+        Raises:
+            ChoiceError: If a name is unknown or a choice is not allowed; no width is changed then.
+        """
+        known = self.name2unit
+        for name in choices:
+            if name not in known:
+                raise ChoiceError(f"unknown unit {name!r}{did_you_mean(name, known)} The model has {len(known)} units")
+        numbers = [(known[name], known[name].check_choice(choice)) for name, choice in choices.items()]
+        with batch_update():
+            for unit, number in numbers:
+                unit.keep_first(number)
+
+    @property
+    def current_choices(self) -> dict[str, int | float]:
+        """The choice of every mutable unit."""
+        return {unit.name: unit.current_choice for unit in self.mutable_units}
+
+    @property
+    def choice_template(self) -> dict[str, int | float]:
+        """The choice of every mutable unit, to be edited and given to :meth:`set_choices`."""
+        return self.current_choices
+
+    # --- templates
+    # ------------------------------------------------------------------------------------------------------
+
+    def config_template(
+        self, only_mutable_units: bool = False, with_unit_init_args: bool = False, with_channels: bool = False
+    ) -> dict[str, Any]:
+        """The mutator as plain data; ``build(template)`` makes an equal one.
+
+        Args:
+            only_mutable_units: Leave out the units that can't change.
+            with_unit_init_args: Add each unit's ``init_args``.
+            with_channels: Add each unit's channels; with ``parse_cfg={"type": "Config"}`` no forward pass is needed
+                then.
+
+        Returns:
+            ``{type, channel_unit_cfg: {type, default_args, units: {name: {init_args?, channels?, choice}}},
+            parse_cfg}``.
+        """
+        units = self.mutable_units if only_mutable_units else self.units
+        return {
+            "type": type(self).__name__,
+            "channel_unit_cfg": {
+                "type": self.unit_config.type_name,
+                "default_args": to_plain(self.unit_config.default_args),
+                "units": {unit.name: unit.config_template(with_unit_init_args, with_channels) for unit in units},
+            },
+            "parse_cfg": to_plain(self.parse_cfg),
+        }
+
+    def structure(self) -> dict[str, Any]:
+        """All that is needed to build this mutator again on a fresh model without tracing it, as plain data.
+
+        Returns:
+            ``{version, template, choices, fingerprint}``; see :mod:`lightning_channels.mutators.structure`.
+        """
+        template = self.config_template(with_unit_init_args=True, with_channels=True)
+        return structure.dump(template, self.macs, self.current_choices, self._fingerprint)
+
+    @classmethod
+    def from_structure(cls, data: Mapping[str, Any]) -> ChannelMutator:
+        """A mutator that isn't prepared yet and won't trace its model.
+
+        Raises:
+            StructureError: If ``data`` isn't what :meth:`structure` returned, or has another version.
+        """
+        template, expected = structure.load(data)
+        mutator = MUTATORS.build(template)
+        mutator._expected = expected
+        return cast(ChannelMutator, mutator)
+
+    def load_structure(self, data: Mapping[str, Any]) -> None:
+        """Set the choices of a structure after checking that its mutable units are those of this model.
+
+        Raises:
+            StructureError: If a mutable unit differs; the message names the units. No width is changed then.
+        """
+        self.set_choices(structure.check(data, self.mutable_units))
+
+    # --- the model
+    # ------------------------------------------------------------------------------------------------------
+
+    def export(self, model: nn.Module | None = None, choices: Mapping[str, int | float] | None = None) -> nn.Module:
+        """A plain static module of the current or given widths; see :func:`lightning_channels.export_subnet`."""
+        from lightning_channels.export import export_subnet  # a convenience: export is a layer below this one
+
+        return export_subnet(self.model if model is None else model, choices)
+
+
+def to_plain_types(config: str | type | Mapping[str, Any]) -> str | type | dict[str, Any]:
+    """A ``channel_unit_cfg`` as plain data, but for a class, which only Python code can give."""
+    if isinstance(config, (str, type)):
+        return config
+    if isinstance(config, Mapping):
+        return {
+            str(key): value if isinstance(value, type) else to_plain(value, str(key)) for key, value in config.items()
+        }
+    raise ConfigError(f"channel_unit_cfg must be a unit class, its name or a dict with 'type', got {config!r}")
+
+
+def find_mutator(model: nn.Module) -> ChannelMutator | None:
+    """The mutator that prepared ``model``, if one did."""
+    found = model.__dict__.get(_ATTRIBUTE)
+    return found if isinstance(found, ChannelMutator) else None

@@ -1,0 +1,208 @@
+"""The proof: a unit is mutable only if the model, run narrow, computes what its recorded operators compute when narrow.
+
+"It ran without an error" proves nothing: a hard-coded ``unflatten(-1, (4, -1))`` runs with two of four heads gone and
+computes something else. So the narrowed Python model is compared with :class:`lightning_channels.tracing.Replay`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
+
+from lightning_channels.mutables import batch_update
+from lightning_channels.tracing import ModuleGraph
+from lightning_channels.tracing.recorder import tensors_in
+from lightning_channels.tracing.replay import Replay, UnsupportedReplayError
+from lightning_channels.tracing.running import ExampleInputs, call, check_inputs, evaluating
+from lightning_channels.units import MutableChannelUnit
+
+__all__ = ["Proof"]
+
+_TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-4, torch.bfloat16: 5e-2, torch.float16: 1e-2}
+
+
+class Proof:
+    """Runs a prepared model narrow and refuses the units for which that comes out wrong.
+
+    All units are narrowed together, at their smallest and at a random set of channels; only inside a set that fails are
+    units tried apart. The accepted set grows in passes, because a unit may be right only together with another one.
+
+    Args:
+        graph: The traced model.
+        units: One for each of the graph's groups, in their order.
+        inputs: Example inputs.
+    """
+
+    def __init__(self, graph: ModuleGraph, units: list[MutableChannelUnit], inputs: ExampleInputs) -> None:
+        self._graph = graph
+        self._groups = {id(unit): group for unit, group in zip(units, graph.groups, strict=True)}
+        self._units = [unit for unit in units if unit.is_mutable]
+        self._inputs = inputs
+        self._draws = [self._draw(unit) for unit in self._units]
+        self._tensors: dict[str, Tensor] = {}
+        self._overrides: dict[str, Tensor] = {}
+
+    def _draw(self, unit: MutableChannelUnit) -> list[Tensor]:
+        """The kept channels of each trial: the first of all, and a random third; never all of them."""
+        generator = torch.Generator().manual_seed(len(self._groups))
+        inside = unit.num_channels // unit.groups
+        keep = max(1, inside // 3)
+        chosen = torch.randperm(inside, generator=generator)[:keep].sort().values
+        return [torch.tensor([0]), chosen]
+
+    def run(self, model: nn.Module) -> None:
+        """Refuse the units that fail: their ``reason`` says why, and their modules keep their full width."""
+        self._tensors = dict([*model.named_parameters(), *model.named_buffers()])
+        self._overrides = _randomised(self._tensors)
+        self._tensors |= self._overrides
+        with evaluating(model):
+            accepted: list[MutableChannelUnit] = []
+            rest = list(self._units)
+            problem = self._try(model, rest)
+            if problem is None:
+                return
+            while rest:
+                before = len(rest)
+                rest, problems = self._grow(model, accepted, rest, {})
+                if len(rest) == before or not rest:
+                    break
+            for unit in rest:
+                unit.detach(model)
+                unit.reason = problems[id(unit)]
+
+    def _grow(
+        self,
+        model: nn.Module,
+        accepted: list[MutableChannelUnit],
+        units: list[MutableChannelUnit],
+        problems: dict[int, str],
+    ) -> tuple[list[MutableChannelUnit], dict[int, str]]:
+        """Add to ``accepted`` what passes with it; returns what doesn't."""
+        problem = self._try(model, [*accepted, *units])
+        if problem is None:
+            accepted += units
+            return [], problems
+        if len(units) == 1:
+            problems[id(units[0])] = problem
+            return units, problems
+        half = len(units) // 2
+        left, _ = self._grow(model, accepted, units[:half], problems)
+        right, _ = self._grow(model, accepted, units[half:], problems)
+        return [*left, *right], problems
+
+    def _try(self, model: nn.Module, units: list[MutableChannelUnit]) -> str | None:
+        """What is wrong with narrowing ``units`` together; ``None`` if nothing is."""
+        if not units:
+            return None
+        draws = {id(unit): draw for unit, draw in zip(self._units, self._draws, strict=True)}
+        try:
+            for trial in range(2):
+                kept = {id(unit): draws[id(unit)][trial] for unit in units}
+                with batch_update():
+                    for unit in units:
+                        inside = unit.num_channels // unit.groups
+                        unit.keep(torch.cat([kept[id(unit)] + g * inside for g in range(unit.groups)]))
+                problem = self._compare(model, units, kept)
+                if problem is not None:
+                    return problem
+        finally:
+            with batch_update():
+                for unit in units:
+                    unit.keep_first(unit.num_channels)
+        return None
+
+    def _compare(self, model: nn.Module, units: list[MutableChannelUnit], kept: dict[int, Tensor]) -> str | None:
+        dropped = []
+        for unit in units:
+            classes = self._groups[id(unit)].classes
+            gone = torch.ones(len(classes), dtype=torch.bool)
+            gone[kept[id(unit)]] = False
+            dropped.append(classes[gone])
+        try:
+            expected = Replay(self._graph, dropped).run(self._tensors, list(tensors_in(check_inputs(self._inputs))))
+        except UnsupportedReplayError as error:
+            return f"{error}, which cannot be checked"
+        where = [""]
+        try:
+            with torch.no_grad(), _running_module(model, where):
+                outputs = self._call(model)
+        except Exception as error:
+            detail = " ".join(str(error).split())[:200]
+            return f"{where[0] or 'the model'} fails when it is narrow: {type(error).__name__}: {detail}"
+        return _difference(list(tensors_in(outputs)), expected)
+
+    def _call(self, model: nn.Module) -> Any:
+        inputs = check_inputs(self._inputs)
+        model.train()
+        model.eval()
+        saved = _swap(model, self._overrides)
+        try:
+            return call(model, inputs)
+        finally:
+            _swap(model, saved)
+
+
+def _randomised(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Random values for the tensors that are constant: a fresh norm's ones, or a gamma of zeros, would hide errors."""
+    generator = torch.Generator().manual_seed(1)
+    overrides = {}
+    for name, tensor in tensors.items():
+        if not tensor.is_floating_point() or tensor.numel() < 2:
+            continue
+        first = tensor.flatten()[0]
+        if bool((tensor == first).all()):
+            noise = torch.rand(tensor.shape, generator=generator).to(tensor.device, tensor.dtype)
+            overrides[name] = noise * 0.5 + (0.5 if float(first) > 0.5 else -0.25)
+    return overrides
+
+
+def _swap(model: nn.Module, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Exchange the data of tensors for a while, without touching the tensors' identity."""
+    own = dict([*model.named_parameters(), *model.named_buffers()])
+    saved = {}
+    for name, value in tensors.items():
+        saved[name] = own[name].data
+        own[name].data = value
+    return saved
+
+
+@contextmanager
+def _running_module(model: nn.Module, where: list[str]) -> Iterator[None]:
+    """Keep the dotted name of the innermost module that is running, also when it fails."""
+    names = {module: name for name, module in model.named_modules()}
+    stack: list[str] = []
+
+    def enter(module: nn.Module, args: Any) -> None:
+        stack.append(names.get(module, stack[-1] if stack else ""))
+        where[0] = stack[-1]
+
+    def leave(module: nn.Module, args: Any, output: Any) -> None:
+        stack.pop()
+        where[0] = stack[-1] if stack else ""
+
+    handles = [register_module_forward_pre_hook(enter), register_module_forward_hook(leave)]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _difference(outputs: list[Tensor], expected: list[Tensor]) -> str | None:
+    if len(outputs) != len(expected):
+        return f"the narrow model returns {len(outputs)} tensors instead of {len(expected)}"
+    for out, want in zip(outputs, expected, strict=True):
+        if out.shape != want.shape:
+            return f"the narrow model returns a tensor of shape {list(out.shape)} instead of {list(want.shape)}"
+        if not out.is_floating_point():
+            continue
+        scale = want.double().abs().max().clamp_min(1e-30)
+        error = float((out.double() - want.double()).abs().max() / scale)
+        if not error <= _TOLERANCE.get(out.dtype, 1e-4):
+            return f"the narrow model computes something else than its operators do (relative difference {error:.1e})"
+    return None

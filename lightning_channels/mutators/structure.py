@@ -1,0 +1,176 @@
+"""The structure of a prepared model as plain data: what a checkpoint and the file beside it hold.
+
+.. code-block:: yaml
+
+    version: 1
+    template: {type: ChannelMutator, channel_unit_cfg: …, parse_cfg: {type: Config, macs: {conv1: 118013952, …}}}
+    choices: {conv1_(0, 64)_64: 32, …}
+    fingerprint: {tensors: {conv1.weight: [64, 3, 7, 7], …}, classes: {conv1: Conv2d, …}}
+
+Nothing in it is ever imported or called; types are names in our registry.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import nn
+
+from lightning_channels._plain import to_plain
+from lightning_channels.dynamic_ops import is_dynamic
+from lightning_channels.dynamic_ops.spec import spec_of
+from lightning_channels.errors import StructureError, check_keys, did_you_mean
+from lightning_channels.units import MutableChannelUnit
+
+__all__ = ["VERSION", "check", "check_fingerprint", "dump", "fingerprint", "load"]
+
+VERSION = 1
+_KEYS = ("version", "template", "choices", "fingerprint")
+
+
+def dump(
+    template: dict[str, Any], macs: dict[str, int], choices: Mapping[str, int | float], print_: dict[str, Any]
+) -> dict[str, Any]:
+    """Put a structure together; its template finds units by their channels, without a tracer."""
+    parse_cfg: dict[str, Any] = {"type": "Config"}
+    if macs:
+        parse_cfg["macs"] = dict(macs)
+    return {
+        "version": VERSION,
+        "template": {**template, "parse_cfg": parse_cfg},
+        "choices": dict(choices),
+        "fingerprint": to_plain(print_),
+    }
+
+
+def load(data: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Template (with the structure's choices in it) and fingerprint of a structure.
+
+    Raises:
+        StructureError: If it isn't one.
+    """
+    plain = _checked(data)
+    template = plain["template"]
+    units = template.get("channel_unit_cfg", {}).get("units", {})
+    for name, choice in plain["choices"].items():
+        if name not in units:
+            raise StructureError(
+                f"the structure has a choice for the unit {name!r}, but no such unit{did_you_mean(name, units)}"
+            )
+        units[name]["choice"] = choice
+    return template, plain["fingerprint"]
+
+
+def _checked(data: Any) -> dict[str, Any]:
+    plain: dict[str, Any] = to_plain(data, "structure")
+    check_keys(plain, _KEYS, "a structure", StructureError)
+    for key in _KEYS:
+        if key not in plain:
+            raise StructureError(f"the structure has no {key!r}; it needs the keys {', '.join(_KEYS)}")
+    if plain["version"] != VERSION:
+        raise StructureError(f"the structure has version {plain['version']!r}; this release reads version {VERSION}")
+    for key in ("template", "choices", "fingerprint"):
+        if not isinstance(plain[key], dict):
+            raise StructureError(f"{key!r} of a structure must be a dict, got {type(plain[key]).__name__}")
+    return plain
+
+
+def fingerprint(model: nn.Module) -> dict[str, Any]:
+    """Shapes of all tensors, and class names of the modules that own some."""
+    tensors = {name: list(t.shape) for name, t in [*model.named_parameters(), *model.named_buffers()]}
+    owners = {name.rpartition(".")[0] for name in tensors}
+    return {
+        "tensors": tensors,
+        "classes": {name: _class_name(m) for name, m in model.named_modules() if name in owners},
+    }
+
+
+def _class_name(module: nn.Module) -> str:
+    cls = type(module)
+    if is_dynamic(module):
+        cls = next(base for base in cls.__mro__ if not base.__module__.startswith("lightning_channels."))
+    return cls.__name__
+
+
+def check_fingerprint(expected: Mapping[str, Any], model: nn.Module, units: list[MutableChannelUnit]) -> None:
+    """Compare the modules of all mutable units with a structure's fingerprint.
+
+    A module that is on no mutable unit, such as a new head, may differ.
+
+    Raises:
+        StructureError: If a class or a size differs; the message names units and modules.
+    """
+    if not expected:
+        return
+    now = fingerprint(model)
+    modules = dict(model.named_modules())
+    differing = []
+    for unit in units:
+        if not unit.is_mutable:
+            continue
+        for channel in unit.channels:
+            was, is_ = expected["classes"].get(channel.name), now["classes"].get(channel.name)
+            if was != is_:
+                differing.append(f"{unit.name!r}: {channel.label} was a {was} and is a {is_}")
+                continue
+            for name, dim in _dims(
+                modules[channel.name], channel.name, channel.tensor, channel.dim, channel.is_output_channel
+            ):
+                old, new = expected["tensors"].get(name), now["tensors"].get(name)
+                if old is None or new is None or len(old) <= dim or old[dim] != new[dim]:
+                    differing.append(f"{unit.name!r}: {name} was {old} and is {new}")
+    if differing:
+        shown = "; ".join(dict.fromkeys(differing[:8]))
+        raise StructureError(
+            f"the structure doesn't fit the model: {shown}. Use it with the model that it was made from"
+        )
+
+
+def _dims(module: nn.Module, name: str, tensor: str | None, dim: int, is_output: bool) -> list[tuple[str, int]]:
+    """(tensor name, dim) of all tensors on one side of a module."""
+    prefix = f"{name}." if name else ""
+    if tensor is not None:
+        return [(f"{prefix}{tensor}", dim)]
+    spec = spec_of(module)
+    if spec is None:
+        return []
+    sides = {key for key, role in spec.sides.items() if (role.is_output if is_output else role.is_input)}
+    own = {**module._parameters, **module._buffers}
+    return [
+        (f"{prefix}{attribute}", d)
+        for attribute, dims in spec.tensors.items()
+        for d, side in enumerate(dims)
+        if side in sides and own.get(attribute) is not None
+    ]
+
+
+def check(data: Mapping[str, Any], units: list[MutableChannelUnit]) -> dict[str, int | float]:
+    """The choices of a structure, after comparing its mutable units with those of a model.
+
+    Raises:
+        StructureError: If it isn't a structure, or if its units differ; the message names them.
+    """
+    plain = _checked(data)
+    stored = {
+        name: unit
+        for name, unit in plain["template"].get("channel_unit_cfg", {}).get("units", {}).items()
+        if name in plain["choices"]
+    }
+    here = {unit.name: unit for unit in units}
+    differing = [f"{name!r} is in the checkpoint but not in the model" for name in stored if name not in here]
+    differing += [f"{name!r} is in the model but not in the checkpoint" for name in here if name not in stored]
+    for name, unit in here.items():
+        if name in stored and _facts(stored[name]) != _facts(unit.config_template(with_channels=True)):
+            differing.append(f"{name!r} has other channels in the checkpoint than in the model")
+    if differing:
+        more = f" and {len(differing) - 8} more" if len(differing) > 8 else ""
+        raise StructureError(f"the checkpoint's units don't fit the model: {'; '.join(differing[:8])}{more}")
+    choices: dict[str, int | float] = plain["choices"]
+    return choices
+
+
+def _facts(unit: Mapping[str, Any]) -> Any:
+    """What must agree: where a unit's channels are. Why a proof was not exact is no difference."""
+    channels = unit.get("channels", {})
+    return {key: channels.get(key) for key in ("input_related", "output_related", "groups")}

@@ -1,0 +1,81 @@
+"""What a mutator's ``channel_unit_cfg`` says, checked once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from lightning_channels._plain import to_plain
+from lightning_channels.errors import ConfigError, check_keys, did_you_mean
+from lightning_channels.registry import UNITS, check_arguments
+from lightning_channels.units import MutableChannelUnit
+
+__all__ = ["UnitConfig"]
+
+_KEYS = ("type", "default_args", "units")
+_UNIT_KEYS = ("init_args", "channels", "choice")
+
+
+class UnitConfig:
+    """Type, default arguments and per-unit settings of a mutator's units.
+
+    Args:
+        config: A unit class, its registered name, or a dict with ``type``, ``default_args`` and ``units``. Not changed.
+
+    Attributes:
+        unit_class: The class.
+        default_args: Arguments of every unit.
+        units: Unit name → its ``init_args``, ``channels`` and ``choice``.
+
+    Raises:
+        ConfigError: If a key, type or argument is unknown.
+    """
+
+    def __init__(self, config: str | type | Mapping[str, Any]) -> None:
+        if isinstance(config, (str, type)):
+            config = {"type": config}
+        check_keys(config, _KEYS, "channel_unit_cfg")
+        self.unit_class = _unit_class(config.get("type", "SequentialMutableChannelUnit"))
+        self.default_args: dict[str, Any] = to_plain(config.get("default_args") or {}, "default_args")
+        self.units: dict[str, dict[str, Any]] = to_plain(config.get("units") or {}, "units")
+        if not isinstance(self.default_args, dict) or not isinstance(self.units, dict):
+            raise ConfigError("default_args and units of channel_unit_cfg must be dicts")
+        check_arguments(self.unit_class, self.default_args, f"unit type {self.type_name} (default_args)")
+        for name, unit in self.units.items():
+            self._check_unit(name, unit)
+
+    def _check_unit(self, name: str, unit: Any) -> None:
+        check_keys(unit, _UNIT_KEYS, f"the config of unit {name!r}")
+        check_arguments(self.unit_class, unit.get("init_args") or {}, f"unit {name!r} ({self.type_name})")
+
+    @property
+    def type_name(self) -> str:
+        """The registered name of the class, or its own."""
+        return self.unit_class.__name__
+
+    def args_of(self, name: str) -> dict[str, Any]:
+        """Arguments of one unit: its own over the defaults."""
+        return {**self.default_args, **(self.units.get(name, {}).get("init_args") or {})}
+
+    def check_names(self, known: Iterable[str]) -> None:
+        """Refuse settings for units that the model doesn't have.
+
+        Raises:
+            ConfigError: If there are any; the message names the nearest match.
+        """
+        known = list(known)
+        for name in self.units:
+            if name not in known:
+                raise ConfigError(
+                    f"channel_unit_cfg has settings for the unit {name!r}, which the model doesn't have"
+                    f"{did_you_mean(name, known)} It has {len(known)} units"
+                )
+
+
+def _unit_class(given: Any) -> type[MutableChannelUnit]:
+    if isinstance(given, type):
+        if not issubclass(given, MutableChannelUnit):
+            raise ConfigError(f"{given.__name__} is no MutableChannelUnit")
+        return given
+    found: type[MutableChannelUnit] = UNITS.get(given)
+    return found

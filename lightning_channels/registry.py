@@ -1,0 +1,151 @@
+"""Names for classes that configs refer to.
+
+A config says ``type: SequentialMutableChannelUnit``; only names that are registered here are ever turned into a class,
+so that nothing read from a file can import or run anything else.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Generic, TypeVar
+
+from lightning_channels.errors import ConfigError, check_keys, did_you_mean
+
+__all__ = ["MODELS", "MUTATORS", "SAMPLERS", "TRACERS", "UNITS", "Registry", "build"]
+
+T = TypeVar("T", bound=type)
+Base = TypeVar("Base")
+
+
+class Registry(Generic[Base]):
+    """A name → class table with one decorator.
+
+    Args:
+        kind: What the classes are, for messages (``"unit"``).
+        package: Module whose import registers the built-in classes; imported at the first look-up, so that a registry
+            can be used without importing its users first.
+
+    Example:
+        >>> SHAPES = Registry("shape")
+        >>> @SHAPES.register()
+        ... class Square: ...
+        >>> SHAPES.get("Square").__name__
+        'Square'
+    """
+
+    def __init__(self, kind: str, package: str | None = None) -> None:
+        self.kind = kind
+        self._package = package
+        self._classes: dict[str, type[Base]] = {}
+
+    def register(self, name: str | None = None, *, aliases: Iterable[str] = ()) -> Callable[[T], T]:
+        """Decorator that makes a class known under its own name, or under ``name``.
+
+        Args:
+            name: The name in configs; the class's own by default.
+            aliases: Further names.
+
+        Raises:
+            ConfigError: If a name is taken by another class.
+        """
+
+        def decorate(cls: T) -> T:
+            for key in (name or cls.__name__, *aliases):
+                known = self._classes.get(key)
+                if known is not None and (known.__module__, known.__qualname__) != (cls.__module__, cls.__qualname__):
+                    raise ConfigError(
+                        f"the {self.kind} name {key!r} is taken by {known.__module__}.{known.__qualname__}"
+                    )
+                self._classes[key] = cls
+            return cls
+
+        return decorate
+
+    def _load(self) -> None:
+        if self._package is not None:
+            package, self._package = self._package, None
+            importlib.import_module(package)
+
+    def names(self) -> list[str]:
+        """All registered names, sorted."""
+        self._load()
+        return sorted(self._classes)
+
+    def __contains__(self, name: object) -> bool:
+        self._load()
+        return name in self._classes
+
+    def get(self, name: object) -> type[Base]:
+        """The class of a name.
+
+        Raises:
+            ConfigError: If the name is unknown; the message names the nearest match and what is allowed.
+        """
+        self._load()
+        if isinstance(name, str) and name in self._classes:
+            return self._classes[name]
+        hint = did_you_mean(name, self._classes) or "."
+        raise ConfigError(f"unknown {self.kind} type {name!r}{hint} Known: {', '.join(self.names())}")
+
+    def build(self, cfg: Mapping[str, Any], **extra: Any) -> Base:
+        """Make an object from a dict with ``type`` and its arguments.
+
+        Args:
+            cfg: ``{"type": name, **arguments}``; not changed.
+            **extra: Further arguments; those in ``cfg`` win.
+
+        Raises:
+            ConfigError: If ``type`` is missing or unknown, or if the class takes no such argument.
+        """
+        if "type" not in cfg:
+            raise ConfigError(f"a {self.kind} config must be a dict with a 'type', got {cfg!r}. Known: {self.names()}")
+        cls = self.get(cfg["type"])
+        arguments = {**extra, **{key: value for key, value in cfg.items() if key != "type"}}
+        check_arguments(cls, arguments, f"{self.kind} {cfg['type']}")
+        return cls(**arguments)
+
+
+def check_arguments(cls: type, arguments: Mapping[str, Any], what: str) -> None:
+    """Refuse arguments that ``cls`` doesn't take, naming the nearest one that it does.
+
+    Raises:
+        ConfigError: If there is such an argument.
+    """
+    parameters = inspect.signature(cls).parameters
+    if any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values()):
+        return
+    check_keys(arguments, parameters, what, noun="argument")
+
+
+UNITS: Registry[Any] = Registry("unit", "lightning_channels.units")
+MUTATORS: Registry[Any] = Registry("mutator", "lightning_channels.mutators")
+TRACERS: Registry[Any] = Registry("tracer", "lightning_channels.tracing")
+SAMPLERS: Registry[Any] = Registry("sampler", "lightning_channels.samplers")
+
+
+def build(cfg: Mapping[str, Any]) -> Any:
+    """Build a mutator from its template.
+
+    Args:
+        cfg: What :meth:`ChannelMutator.config_template` returned: plain dicts, or an OmegaConf container.
+
+    Returns:
+        A mutator that isn't prepared yet; its ``prepare_from_supernet`` restores the template's choices.
+
+    Raises:
+        ConfigError: If a type, name or key is unknown.
+    """
+    from lightning_channels._plain import to_plain
+
+    return MUTATORS.build(to_plain(cfg))
+
+
+class _Models:
+    """The seed documents' ``MODELS.build(config)``."""
+
+    build = staticmethod(build)
+
+
+MODELS = _Models()

@@ -1,0 +1,107 @@
+"""The graph of a model's channels: what the tracer found, in the form that units are made from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import nn
+
+from lightning_channels._plain import is_int
+from lightning_channels.errors import ConfigError, PrepareError
+from lightning_channels.registry import TRACERS
+from lightning_channels.tracing.grouping import Group, group_sides
+from lightning_channels.tracing.labels import Pin
+from lightning_channels.tracing.program import Program
+from lightning_channels.tracing.recorder import record
+from lightning_channels.tracing.running import ExampleInputs, call, check_inputs, default_inputs, evaluating, run
+from lightning_channels.tracing.sides import disagreeing_sides, find_sides, pin_refused
+from lightning_channels.tracing.solver import Solution, solve
+from lightning_channels.tracing.walk import Walk, walk
+
+__all__ = ["ForwardTracer", "ModuleGraph"]
+
+
+class ModuleGraph:
+    """Which channels of a model's modules depend on each other.
+
+    Attributes:
+        model: The traced model.
+        program: The recorded operators.
+        walk: Labels of every tensor in it.
+        solution: Classes of the labels.
+        groups: Channels that can only change together, in the order of their modules.
+    """
+
+    def __init__(self, model: nn.Module, program: Program) -> None:
+        self.model = model
+        self.program = program
+        self.walk: Walk = walk(program)
+        pin_refused(model, self.walk)
+        sides = find_sides(model, self.walk)
+        solution = solve(self.walk.labels)
+        for side in disagreeing_sides(sides, solution.root):
+            reason = Pin(f"the tensors of {side.module}'s {side.key} belong to different channels")
+            self.walk.labels.pin(side.labels, reason)
+            solution = solve(self.walk.labels)
+        self.solution: Solution = solution
+        self.groups: list[Group] = group_sides(sides, solution)
+
+    @property
+    def unruled(self) -> list[tuple[str, str]]:
+        """(operator, module) of each operator that has no rule; what reaches it can't change."""
+        return list(self.walk.unruled)
+
+    @classmethod
+    def init_from_forward_tracer(cls, model: nn.Module, example_inputs: ExampleInputs | None = None) -> ModuleGraph:
+        """Trace a model with :class:`ForwardTracer`'s defaults."""
+        return ForwardTracer().trace(model, example_inputs)
+
+
+@TRACERS.register()
+class ForwardTracer:
+    """Runs the model once and follows where every channel goes, operator by operator.
+
+    Args:
+        input_shape: Shape of the random images that are used where no example inputs are given.
+
+    Raises:
+        ConfigError: If ``input_shape`` isn't a sequence of positive integers.
+
+    Example:
+        >>> model = nn.Sequential(nn.Linear(4, 8), nn.Linear(8, 2))
+        >>> graph = ForwardTracer(input_shape=(1, 4)).trace(model)
+        >>> [group.num_channels for group in graph.groups]
+        [4, 8, 2]
+    """
+
+    def __init__(self, input_shape: Sequence[int] = (1, 3, 224, 224)) -> None:
+        shape = list(input_shape) if isinstance(input_shape, (list, tuple)) else []
+        if not shape or not all(is_int(n) and n > 0 for n in shape):
+            raise ConfigError(f"input_shape must be a sequence of positive integers, got {input_shape!r}")
+        self.input_shape = tuple(shape)
+
+    def inputs_for(self, model: nn.Module, example_inputs: ExampleInputs | None = None) -> ExampleInputs:
+        """A copy of the example inputs, or the default ones."""
+        if example_inputs is None:
+            return default_inputs(model, self.input_shape)
+        return check_inputs(example_inputs)
+
+    def trace(self, model: nn.Module, example_inputs: ExampleInputs | None = None) -> ModuleGraph:
+        """Record one forward pass in eval mode and analyse it. The model comes out as it went in.
+
+        Args:
+            model: Any module.
+            example_inputs: A tensor, a tuple of positional or a dict of keyword arguments; random images by default.
+
+        Raises:
+            ConfigError: If ``example_inputs`` holds no tensor.
+            PrepareError: If the model has tensors without data (meta device).
+            TraceError: If the model fails on its inputs.
+        """
+        for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
+            if tensor.is_meta:
+                raise PrepareError(f"{name} is on the meta device and has no data; materialise the model first")
+        inputs = self.inputs_for(model, example_inputs)
+        with evaluating(model):
+            program = record(model, lambda: run(model, inputs, lambda: call(model, inputs)), inputs)
+        return ModuleGraph(model, program)

@@ -1,0 +1,184 @@
+"""Classes of labels → groups of channels that can only change together."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from lightning_channels.tracing.labels import Pin
+from lightning_channels.tracing.sides import Side
+from lightning_channels.tracing.solver import Solution
+
+__all__ = ["Group", "Run", "group_sides"]
+
+
+@dataclass(slots=True)
+class Run:
+    """Consecutive positions of a side that belong to one group.
+
+    Attributes:
+        side: The side.
+        start: First position.
+        end: One past the last.
+        expand_ratio: How often each of the group's channels is repeated, one after the other.
+        index: The group's channel at each position, where it isn't each channel ``expand_ratio`` times in order.
+    """
+
+    side: Side
+    start: int
+    end: int
+    expand_ratio: int = 1
+    index: list[int] | None = None
+
+
+@dataclass(slots=True)
+class Group:
+    """Channels that depend on each other.
+
+    Attributes:
+        num_channels: How many there are.
+        classes: Class of labels of each channel of one tile, shape (num_channels / tile,).
+        tile: Number of equal tiles that must keep the same channels (groups of a convolution); 1 without such a
+            constraint.
+        runs: Where they are.
+        pin: Why they can't change, if they can't.
+        inexact: Why dropping some changes the result for the others, if it does.
+    """
+
+    num_channels: int
+    classes: Tensor
+    tile: int = 1
+    runs: list[Run] = field(default_factory=list)
+    pin: Pin | None = None
+    inexact: str | None = None
+
+
+_SINGLE = Pin("its channels can only be kept or dropped all together")
+
+
+def group_sides(sides: list[Side], solution: Solution) -> list[Group]:
+    """Group the channels of all sides.
+
+    Args:
+        sides: In the order that decides the order and the names of the groups.
+        solution: Classes of the labels.
+
+    Returns:
+        The groups, ordered by the first side that they are on (outputs before inputs).
+    """
+    roots = [solution.root[side.labels.long()] for side in sides]
+    if not roots:
+        return []
+    members = _classes_by_signature(sides, roots, solution.pinned)
+    group_of = torch.full((len(solution.root),), -1, dtype=torch.long)
+    rank = torch.zeros_like(group_of)
+    groups = []
+    for number, classes in enumerate(members):
+        group_of[classes], rank[classes] = number, torch.arange(len(classes))
+        labels = classes.tolist()
+        pin = next((solution.reasons[c] for c in labels if c in solution.reasons), None)
+        inexact = next((solution.inexact[c] for c in labels if c in solution.inexact), None)
+        groups.append(
+            Group(len(labels), classes, pin=_SINGLE if pin is None and len(labels) == 1 else pin, inexact=inexact)
+        )
+    blocks: list[list[_Block]] = [[] for _ in groups]
+    for side, root in zip(sides, roots, strict=True):
+        for start, end in _stretches(group_of[root]):
+            blocks[int(group_of[root[start]])].append(_Block(side, start, end, rank[root[start:end]]))
+    for group, own in zip(groups, blocks, strict=True):
+        _add_runs(group, own)
+    return groups
+
+
+@dataclass(slots=True)
+class _Block:
+    """Consecutive positions of a side that belong to one group, as classes counted from 0."""
+
+    side: Side
+    start: int
+    end: int
+    classes: Tensor
+
+
+def _classes_by_signature(sides: list[Side], roots: list[Tensor], pinned: Tensor) -> list[Tensor]:
+    """Classes that are on the same sides (and alike pinned) form a group; ordered as they come on its first side."""
+    count = len(roots)
+    first = torch.full((len(pinned),), torch.iinfo(torch.long).max)
+    pairs = []
+    for number, (side, root) in enumerate(zip(sides, roots, strict=True)):
+        place = (number if side.is_output else number + count) * 2**32 + torch.arange(len(root))
+        first.scatter_reduce_(0, root, place, "amin")
+        pairs.append(root.unique() * count + number)
+    joined = torch.cat(pairs).sort().values
+    classes, on = joined // count, (joined % count).tolist()
+    found, lengths = classes.unique_consecutive(return_counts=True)
+    by_signature: dict[tuple[int, ...], list[int]] = {}
+    begin = 0
+    for label, length in zip(found.tolist(), lengths.tolist(), strict=True):
+        signature = (int(pinned[label]), *on[begin : begin + length])
+        by_signature.setdefault(signature, []).append(label)
+        begin += length
+    members = [torch.tensor(labels) for labels in by_signature.values()]
+    members = [classes[first[classes].argsort()] for classes in members]
+    return sorted(members, key=lambda classes: _place(int(first[classes[0]]), sides))
+
+
+def _place(first: int, sides: list[Side]) -> tuple[int, int]:
+    """Where a group stands in the list: by its first side, whether that is an output or an input."""
+    return (first >> 32) % len(sides), first & (2**32 - 1)
+
+
+def _stretches(groups: Tensor) -> list[tuple[int, int]]:
+    _, lengths = groups.unique_consecutive(return_counts=True)
+    ends = lengths.cumsum(0).tolist()
+    return list(zip([0, *ends[:-1]], ends, strict=True))
+
+
+def _add_runs(group: Group, blocks: list[_Block]) -> None:
+    """Lay the group's channels out on its sides; a pattern that all sides repeat becomes a tile constraint."""
+    width = group.num_channels
+    sequences: dict[int, list[_Block]] = {}
+    for block in blocks:
+        sequences.setdefault(id(block.side), []).append(block)
+    joined = [torch.cat([b.classes for b in own]) for own in sequences.values()]
+    tile = 0
+    for sequence in joined:
+        tile = math.gcd(tile, _repeats(sequence, width))
+        if tile == 1:
+            break
+    group.tile, group.num_channels = tile, width * tile
+    for own, sequence in zip(sequences.values(), joined, strict=True):
+        period = len(sequence) // tile
+        channels = sequence + torch.arange(len(sequence)) // period * width
+        begin = 0
+        for block in own:
+            length = block.end - block.start
+            group.runs += _runs(block, channels[begin : begin + length], group.num_channels)
+            begin += length
+
+
+def _repeats(sequence: Tensor, width: int) -> int:
+    """How many equal tiles a sequence of classes consists of."""
+    times = len(sequence) // width
+    for tiles in range(times, 1, -1):
+        if len(sequence) % tiles == 0:
+            rows = sequence.reshape(tiles, -1)
+            if bool((rows == rows[:1]).all()):
+                return tiles
+    return 1
+
+
+def _runs(block: _Block, channels: Tensor, width: int) -> list[Run]:
+    """Cut a block into runs that list every channel in order, as far as it does that."""
+    ends = ((channels[:-1] == width - 1) & (channels[1:] == 0)).nonzero().flatten().add(1).tolist()
+    runs = []
+    for start, end in zip([0, *ends], [*ends, len(channels)], strict=True):
+        piece = channels[start:end]
+        times = len(piece) // width
+        regular = times >= 1 and torch.equal(piece, torch.arange(width).repeat_interleave(times))
+        index = None if regular else piece.tolist()
+        runs.append(Run(block.side, block.start + start, block.start + end, times if regular else 1, index))
+    return runs

@@ -1,0 +1,239 @@
+"""Labels: which original channel every index of every tensor comes from.
+
+A *label* is an integer; every parameter and floating buffer has one per index of each of its dims. A *map* is an int32
+tensor with as many dims as the tensor that it describes and size 1 along those where it does not vary. A tensor carries
+a tuple of maps; an index of it is kept as long as the labels of all its maps are.
+
+:class:`Labels` only collects what the rules find out while a program is walked (edges, pins, conditions, rectangles);
+the solver turns that into classes once, at the end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+__all__ = ["ALWAYS", "Condition", "Labels", "Maps", "Pin", "Rectangle", "compress", "varying"]
+
+Maps = tuple[Tensor, ...]
+
+ALWAYS = 0
+"""The label of an index that comes from no channel (padding, an unlabelled part of a concatenation): always kept."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pin:
+    """Why labels cannot change.
+
+    Attributes:
+        reason: What happened, in words.
+        op: Name of the operator.
+        module: Dotted name of the module that was running.
+    """
+
+    reason: str
+    op: str = ""
+    module: str = ""
+
+    def __str__(self) -> str:
+        where = f" in {self.module or 'the model'}" if self.op else ""
+        return f"{self.reason}{f' ({self.op}{where})' if self.op else ''}"
+
+
+@dataclass(slots=True)
+class Condition:
+    """A map over dims (rest, shared) meets a map over the shared dims alone: what that means shows at the end.
+
+    Attributes:
+        wide: Labels, shape (shared, rest).
+        narrow: Labels, shape (shared,).
+        priority: Undecided conditions are decided in ascending order.
+    """
+
+    wide: Tensor
+    narrow: Tensor
+    priority: int
+
+
+@dataclass(slots=True)
+class Rectangle:
+    """Labels of a dim that was split in several: the kept set must be a product of one set per dim."""
+
+    labels: Tensor
+    pin: Pin
+
+
+def varying(labels: Tensor) -> tuple[int, ...]:
+    """The dims along which a map varies."""
+    return tuple(dim for dim, size in enumerate(labels.shape) if size > 1)
+
+
+def compress(labels: Tensor) -> Tensor:
+    """Narrow to size 1 every dim along which the labels are constant."""
+    for dim in range(labels.dim()):
+        if labels.shape[dim] > 1 and labels.stride(dim) == 0:
+            labels = labels.narrow(dim, 0, 1)
+    for dim in range(labels.dim()):
+        size = labels.shape[dim]
+        if size > 1:
+            first = labels.narrow(dim, 0, 1)
+            # most maps differ between the first and the last index: look there before comparing everything
+            if torch.equal(labels.narrow(dim, size - 1, 1), first) and bool((labels == first).all()):
+                labels = first
+    return labels
+
+
+class Labels:
+    """Collects what is known about labels while a program is walked."""
+
+    def __init__(self) -> None:
+        self.count = 1  # label 0 is ALWAYS
+        self.edges: list[tuple[Tensor, Tensor]] = []
+        self.pins: list[tuple[Tensor, Pin]] = []
+        self.conditions: list[Condition] = []
+        self.rectangles: list[Rectangle] = []
+        self.inexact: list[tuple[Tensor, str]] = []
+
+    def fresh(self, shape: Sequence[int]) -> Tensor:
+        """New labels, one per element of ``shape``."""
+        size = 1
+        for length in shape:
+            size *= length
+        labels = torch.arange(self.count, self.count + size, dtype=torch.int32).reshape(tuple(shape))
+        self.count += size
+        return labels
+
+    def leaf(self, shape: Sequence[int]) -> Maps:
+        """Maps of a tensor that is a source of labels: one per dim of size > 1."""
+        maps = []
+        for dim, size in enumerate(shape):
+            if size > 1:
+                view = [1] * len(shape)
+                view[dim] = size
+                maps.append(self.fresh(view))
+        return tuple(maps)
+
+    def unite(self, a: Tensor, b: Tensor) -> None:
+        """Two labels at the same place are one channel."""
+        if a.shape != b.shape:
+            a, b = torch.broadcast_tensors(a, b)
+        self.edges.append((a.reshape(-1), b.reshape(-1)))
+
+    def pin(self, labels: Tensor, pin: Pin) -> None:
+        """These labels are always kept."""
+        self.pins.append((labels.reshape(-1), pin))
+
+    def mark_inexact(self, labels: Tensor, why: str) -> None:
+        """Dropping these labels changes the result for the ones that stay (a mean or norm runs over them)."""
+        self.inexact.append((labels.reshape(-1), why))
+
+    def rectangle(self, labels: Tensor, pin: Pin) -> None:
+        """The kept set of ``labels`` must be a product of one set per dim."""
+        dims = varying(labels)
+        if len(dims) > 1:
+            self.rectangles.append(Rectangle(labels.reshape([labels.shape[d] for d in dims]), pin))
+
+    def condition(self, wide: Tensor, narrow: Tensor, priority: int) -> None:
+        """``narrow`` (over some of the dims of ``wide``) meets ``wide``; decided by the solver."""
+        shared = varying(narrow)
+        rest = [d for d in varying(wide) if d not in shared]
+        order = [*shared, *rest, *(d for d in range(wide.dim()) if d not in shared and d not in rest)]
+        rows = narrow.numel()
+        self.conditions.append(Condition(wide.permute(order).reshape(rows, -1), narrow.reshape(-1), priority))
+
+    def meet(self, operands: Sequence[tuple[Maps, Sequence[int]]], pin: Pin, priority: int = 9) -> list[Tensor]:
+        """Maps of several tensors that are combined elementwise (with broadcasting) in one joint space.
+
+        Labels that meet are united; labels that meet a real dim without labels are pinned.
+
+        Args:
+            operands: Maps and shape of each, all with the joint space's number of dims.
+            pin: Recorded where labels meet an unlabelled dim.
+            priority: Of the conditions that arise.
+
+        Returns:
+            The maps that the result carries.
+        """
+        covered = [{d for labels in maps for d in varying(labels)} for maps, _ in operands]
+        live: list[tuple[int, Tensor, set[int]]] = []
+        for k, (maps, _) in enumerate(operands):
+            for labels in maps:
+                live.append((k, *self._meet_unlabelled(labels, k, operands, covered, pin)))
+        live.sort(key=lambda entry: (-len(entry[2]), entry[0]))  # the widest map is carried on
+        result: list[tuple[int, Tensor]] = []
+        for k, labels, dims in live:
+            carried = not dims
+            for other, kept in result:
+                shared = dims & set(varying(kept))
+                if other == k or not shared:
+                    continue  # two maps of one tensor are independent of each other
+                if dims == set(varying(kept)):
+                    self.unite(labels, kept)
+                    carried = True
+                elif dims < set(varying(kept)):
+                    self.condition(kept, labels, priority)
+                    carried = True
+                else:
+                    both = self.fresh([size if d in shared else 1 for d, size in enumerate(labels.shape)])
+                    self.condition(labels, both, priority)
+                    self.condition(kept, both, priority)
+            if not carried:
+                result.append((k, labels))
+        return [labels for _, labels in result]
+
+    def _meet_unlabelled(
+        self,
+        labels: Tensor,
+        k: int,
+        operands: Sequence[tuple[Maps, Sequence[int]]],
+        covered: Sequence[set[int]],
+        pin: Pin,
+    ) -> tuple[Tensor, set[int]]:
+        dims = set(varying(labels))
+        for other, (_, shape) in enumerate(operands):
+            if other == k:
+                continue
+            bare = {d for d in dims if shape[d] > 1} - covered[other]
+            if not bare:
+                continue
+            if bare == dims:
+                self.pin(labels, pin)
+                break
+            tied = labels
+            for d in bare:  # every index along a bare dim stays, so only the other dims may still differ
+                tied = tied.narrow(d, 0, 1)
+            self.unite(labels, tied)
+            labels, dims = tied, dims - bare
+        return labels, dims
+
+    def end(self, maps: Sequence[Tensor], dims: set[int], why: str | None, priority: int = 5) -> list[Tensor]:
+        """Reduce over ``dims`` (which stay, with size 1).
+
+        Args:
+            maps: Maps of what is reduced.
+            dims: The reduced dims.
+            why: Reason by which dropping a reduced channel changes the rest (a mean); ``None`` for a contraction with a
+                weight, where a dropped channel just adds nothing.
+            priority: Of the conditions that arise.
+
+        Returns:
+            The maps that are left.
+        """
+        result = []
+        for labels in maps:
+            over = set(varying(labels))
+            if not over & dims:
+                result.append(labels)
+                continue
+            if why is not None:
+                self.mark_inexact(labels, why)
+            free = over - dims
+            if not free:
+                continue
+            rest = self.fresh([size if d in free else 1 for d, size in enumerate(labels.shape)])
+            self.condition(labels, rest, priority)
+            result.append(rest)
+        return result

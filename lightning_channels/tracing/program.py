@@ -1,0 +1,85 @@
+"""What a tracer records: the operators that ran, in order, with references in the place of tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+__all__ = ["Op", "Program", "Ref", "refs_in"]
+
+
+@dataclass(frozen=True, slots=True)
+class Ref:
+    """A tensor of the program, by number."""
+
+    id: int
+
+
+@dataclass(slots=True)
+class Op:
+    """One operator call.
+
+    Attributes:
+        func: The ATen overload.
+        args: Positional arguments; tensors are :class:`Ref`.
+        kwargs: Keyword arguments, likewise.
+        outputs: One :class:`Ref` for each tensor that it returned (``None`` for what is no tensor). An in-place
+            operator returns the reference of the tensor that it changed.
+        module: Dotted name of the innermost module that was running.
+    """
+
+    func: Any
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    outputs: tuple[Ref | None, ...]
+    module: str
+
+    @property
+    def name(self) -> str:
+        """The operator's name without namespace and overload (``"convolution"``)."""
+        return str(self.func.overloadpacket.__name__)
+
+    def argument(self, position: int, name: str, default: Any = None) -> Any:
+        """An argument, whether it was passed by position or by name."""
+        return self.args[position] if len(self.args) > position else self.kwargs.get(name, default)
+
+    def inputs(self) -> list[Ref]:
+        """References of all tensors that it read, in order."""
+        return [*refs_in(self.args), *refs_in(self.kwargs)]
+
+
+@dataclass(slots=True)
+class Program:
+    """A recorded forward pass.
+
+    Attributes:
+        ops: The operators that depended on the model's tensors or inputs.
+        shapes: Shape of each reference.
+        leaves: Reference → name of the parameter or floating buffer (as in ``named_parameters``).
+        inputs: References of the model's input tensors.
+        outputs: References of the tensors that the model returned.
+        constants: Reference → tensor that was made in the forward pass without the model's tensors or inputs, or that
+            is an integer buffer.
+    """
+
+    ops: list[Op] = field(default_factory=list)
+    shapes: dict[int, torch.Size] = field(default_factory=dict)
+    leaves: dict[int, str] = field(default_factory=dict)
+    inputs: list[int] = field(default_factory=list)
+    outputs: list[int] = field(default_factory=list)
+    constants: dict[int, torch.Tensor] = field(default_factory=dict)
+
+
+def refs_in(tree: Any) -> Iterator[Ref]:
+    """All references in nested lists, tuples and dicts."""
+    if isinstance(tree, Ref):
+        yield tree
+    elif isinstance(tree, (list, tuple)):
+        for item in tree:
+            yield from refs_in(item)
+    elif isinstance(tree, dict):
+        for item in tree.values():
+            yield from refs_in(item)

@@ -1,0 +1,156 @@
+"""Convolutions and matrix products: labels of contracted dims are united, those of the free dims pass on."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from torch import Tensor
+
+from lightning_channels.tracing.labels import Maps, varying
+from lightning_channels.tracing.program import Op, Ref
+from lightning_channels.tracing.rules.table import rule
+
+if TYPE_CHECKING:
+    from lightning_channels.tracing.walk import Walk
+
+__all__: list[str] = []
+
+_MEETS = "meets a dimension without channels"
+_ATTENTION, _CONVOLUTION, _MATMUL = 1, 3, 7  # order in which undecided conditions are decided
+
+
+def _matmul(walk: Walk, op: Op, a: Ref, b: Ref) -> list[Tensor]:
+    """``(..., i, k) @ (..., k, j)`` with the same leading dims; the result's maps."""
+    rank = len(walk.shape(a))
+    batch = rank - 2
+    left = tuple(m.unsqueeze(-1) for m in walk.get(a))
+    right = tuple(m.unsqueeze(batch) for m in walk.get(b))
+    shape_a, shape_b = tuple(walk.shape(a)), tuple(walk.shape(b))
+    operands = [(left, (*shape_a, 1)), (right, (*shape_b[:batch], 1, *shape_b[batch:]))]
+    weighted = a.id in walk.weights or b.id in walk.weights
+    priority = _MATMUL if weighted else _ATTENTION
+    maps = walk.labels.meet(operands, walk.pin(op, _MEETS), priority)
+    why = None if weighted else "a product of two activations runs over the channels"
+    maps = walk.labels.end(maps, {batch + 1}, why, priority)
+    walk.cost(op, math.prod(shape_a) * shape_b[-1])
+    return [m.squeeze(batch + 1) for m in maps]
+
+
+@rule("mm", "bmm")
+def _mm(walk: Walk, op: Op) -> None:
+    walk.set_all(op, _matmul(walk, op, op.args[0], op.args[1]))
+
+
+@rule("addmm", "baddbmm")
+def _addmm(walk: Walk, op: Op) -> None:
+    bias, a, b = op.args[:3]
+    maps = _matmul(walk, op, a, b)
+    walk.set_all(op, _add_vector(walk, op, maps, bias))
+
+
+def _add_vector(walk: Walk, op: Op, maps: list[Tensor], bias: Ref) -> list[Tensor]:
+    out = op.outputs[0]
+    assert out is not None
+    rank = len(walk.shape(out))
+    vector = tuple(m.reshape((1,) * (rank - m.dim()) + tuple(m.shape)) for m in walk.get(bias))
+    shape = (1,) * (rank - len(walk.shape(bias))) + tuple(walk.shape(bias))
+    return walk.labels.meet([(tuple(maps), tuple(walk.shape(out))), (vector, shape)], walk.pin(op, _MEETS))
+
+
+@rule("linear")
+def _linear(walk: Walk, op: Op) -> None:
+    """Not decomposed on some backends."""
+    x, weight = op.args[:2]
+    rank = len(walk.shape(x))
+    outputs, inputs = walk.shape(weight)
+    left = tuple(m.unsqueeze(-1) for m in walk.get(x))
+    right = tuple(m.t().reshape((1,) * (rank - 1) + tuple(m.t().shape)) for m in walk.get(weight))
+    operands = [(left, (*walk.shape(x), 1)), (right, (1,) * (rank - 1) + (inputs, outputs))]
+    maps = walk.labels.end(walk.labels.meet(operands, walk.pin(op, _MEETS), _MATMUL), {rank - 1}, None, _MATMUL)
+    maps = [m.squeeze(rank - 1) for m in maps]
+    walk.cost(op, math.prod(walk.shape(x)) * outputs)
+    bias = op.argument(2, "bias")
+    walk.set_all(op, maps if bias is None else _add_vector(walk, op, maps, bias))
+
+
+@rule("convolution")
+def _convolution(walk: Walk, op: Op) -> None:
+    """Joint space: (batch, group, output in the group, input in the group)."""
+    x, weight, bias = op.args[:3]
+    transposed, groups = op.args[6], op.args[8]
+    out = op.outputs[0]
+    assert out is not None
+    channels, filters = walk.shape(x)[1], walk.shape(out)[1]
+    inputs, outputs = channels // groups, filters // groups
+    source = [
+        m.reshape(m.shape[0], *((groups, 1, inputs) if m.shape[1] > 1 else (1, 1, 1)))
+        for m in walk.get(x)
+        if not _spatial(walk, op, m)
+    ]
+    consumed, produced = _kernel(walk, op, weight, transposed, groups, inputs, outputs)
+    if groups > 1:
+        source = [_tie_groups(walk, m, inputs) for m in source]
+        if inputs > 1:  # every group reads the same places and writes as many channels
+            produced = [_tie_groups(walk, m, outputs) for m in produced]
+        elif outputs > 1:  # one input channel a group: the group goes as a whole
+            for m in produced:
+                walk.labels.unite(m, m[:, :, :1])
+            produced = [m[:, :, :1] for m in produced]
+    rows = 1 if inputs > 1 else groups  # where one row stands for all groups, the group dim is as good as broadcast
+    operands: list[tuple[Maps, tuple[int, ...]]] = [
+        (tuple(source), (walk.shape(x)[0], rows, 1, inputs)),
+        (tuple(consumed), (1, rows if any(m.shape[1] > 1 for m in consumed) else 1, 1, inputs)),
+        (tuple(produced), (1, rows if any(m.shape[1] > 1 for m in produced) else 1, outputs, 1)),
+    ]
+    maps = walk.labels.meet(operands, walk.pin(op, _MEETS), _CONVOLUTION)
+    maps = walk.labels.end(maps, {3}, None, _CONVOLUTION)
+    spatial = (1,) * (len(walk.shape(x)) - 2)
+    result = []
+    for m in maps:
+        joint = (m.shape[0], groups, outputs)
+        flat = m.squeeze(3).expand(joint).reshape(m.shape[0], filters) if m.shape[1:].numel() > 1 else m.reshape(-1, 1)
+        result.append(flat.reshape(*flat.shape, *spatial))
+    if bias is not None:
+        vector = tuple(m.reshape(1, -1, *spatial) for m in walk.get(bias))
+        operand = (vector, (1, filters, *spatial))
+        result = walk.labels.meet([(tuple(result), tuple(walk.shape(out))), operand], walk.pin(op, _MEETS))
+    places = walk.shape(x) if transposed else walk.shape(out)
+    walk.cost(op, math.prod(places) // places[1] * channels * filters // groups * math.prod(walk.shape(weight)[2:]))
+    walk.set(out, result)
+
+
+def _spatial(walk: Walk, op: Op, labels: Tensor) -> bool:
+    if any(d >= 2 for d in varying(labels)):
+        walk.labels.pin(labels, walk.pin(op, "lies along a spatial dimension"))
+        return True
+    return False
+
+
+def _kernel(
+    walk: Walk, op: Op, weight: Ref, transposed: bool, groups: int, inputs: int, outputs: int
+) -> tuple[list[Tensor], list[Tensor]]:
+    """The weight's maps in the joint space: those of its input side, and those of its output side."""
+    consumed, produced = [], []
+    for m in walk.get(weight):
+        if _spatial(walk, op, m):
+            continue
+        if len(varying(m)) != 1:
+            walk.labels.pin(m, walk.pin(op, "varies along two dimensions of a kernel"))
+        elif varying(m) == (0,) and transposed:
+            consumed.append(_tie_groups(walk, m.reshape(1, groups, 1, inputs), inputs))  # its inputs, group by group
+        elif varying(m) == (1,) and transposed:
+            produced.append(m.reshape(1, 1, outputs, 1))
+        elif varying(m) == (0,):
+            produced.append(m.reshape(1, groups, outputs, 1))
+        else:
+            consumed.append(m.reshape(1, 1, 1, inputs))
+    return consumed, produced
+
+
+def _tie_groups(walk: Walk, labels: Tensor, inside: int) -> Tensor:
+    """Let every group keep the same places: one row of labels stands for all groups."""
+    if labels.shape[1] == 1 or inside == 1:
+        return labels
+    walk.labels.unite(labels, labels[:, :1])
+    return labels[:, :1]

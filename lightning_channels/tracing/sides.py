@@ -1,0 +1,138 @@
+"""The channel sides of a model's modules, with the label of each position."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from lightning_channels.dynamic_ops.spec import OpSpec, refusal, spec_of
+from lightning_channels.dynamic_ops.state import bare_side
+from lightning_channels.tracing.labels import Pin, varying
+from lightning_channels.tracing.walk import Walk
+
+__all__ = ["Side", "disagreeing_sides", "find_sides", "pin_refused"]
+
+
+@dataclass(slots=True)
+class Side:
+    """One side of a module that has channels, such as a convolution's outputs.
+
+    Attributes:
+        module: Dotted name.
+        key: Name of the side (``"out_channels"``); for a bare tensor the tensor's name, with the dim if several have
+            channels (``"table[1]"``).
+        is_input: Whether it reads channels.
+        is_output: Whether it gives channels; a norm's one side does both.
+        labels: Label of each position, shape (size,).
+        others: Labels that must be in the same classes, position by position (a bias beside a weight).
+        bare: Name of the tensor and its dim where the module has no entry for it in the table of dynamic ops.
+    """
+
+    module: str
+    key: str
+    is_input: bool
+    is_output: bool
+    labels: Tensor
+    others: list[Tensor]
+    bare: tuple[str, int] | None = None
+
+
+class _Leaves:
+    """Label vectors of a model's tensors, found by the tensor's identity, so that tied ones share them."""
+
+    def __init__(self, model: nn.Module, walk: Walk) -> None:
+        vectors = {}
+        for ref, name in walk.program.leaves.items():
+            vectors[name] = {varying(m)[0]: m.reshape(-1) for m in walk.leaf_maps[ref]}
+        self._by_id = {
+            id(tensor): vectors[name]
+            for name, tensor in [*model.named_parameters(), *model.named_buffers()]
+            if name in vectors
+        }
+
+    def of(self, tensor: Tensor | None) -> dict[int, Tensor]:
+        """Dim → labels of a tensor."""
+        return {} if tensor is None else self._by_id.get(id(tensor), {})
+
+
+def own_tensors(module: nn.Module) -> dict[str, Tensor]:
+    """A module's own parameters and floating buffers by attribute name."""
+    tensors = {**module._parameters, **module._buffers}
+    return {name: t for name, t in tensors.items() if t is not None and t.is_floating_point()}
+
+
+def pin_refused(model: nn.Module, walk: Walk) -> None:
+    """Pin the tensors of modules that cannot be narrowed from outside, such as RNNs."""
+    leaves = _Leaves(model, walk)
+    for name, module in model.named_modules():
+        reason = refusal(module)
+        if reason is None:
+            continue
+        for tensor in own_tensors(module).values():
+            for labels in leaves.of(tensor).values():
+                walk.labels.pin(
+                    labels, Pin(f"{name or 'the model'} ({type(module).__name__}) can't be narrowed: {reason}")
+                )
+
+
+def find_sides(model: nn.Module, walk: Walk) -> list[Side]:
+    """All sides, in the order of ``named_modules``; bare tensors last, since modules give units their names."""
+    leaves = _Leaves(model, walk)
+    known: list[Side] = []
+    bare: list[Side] = []
+    for name, module in model.named_modules():
+        if refusal(module) is not None:
+            continue
+        spec = spec_of(module)
+        tensors = own_tensors(module)
+        if spec is not None:
+            known += _known_sides(name, module, spec, leaves)
+            tensors = {key: tensor for key, tensor in tensors.items() if key not in spec.tensors}
+        for key, tensor in tensors.items():
+            for dim, labels in leaves.of(tensor).items():
+                bare.append(Side(name, bare_side(key, tensor.shape, dim), False, True, labels, [], (key, dim)))
+    return known + bare
+
+
+def _known_sides(name: str, module: nn.Module, spec: OpSpec, leaves: _Leaves) -> list[Side]:
+    found: dict[str, list[Tensor]] = {side: [] for side in spec.sides}
+    tensors = own_tensors(module)
+    for attribute, dims in spec.tensors.items():
+        vectors = leaves.of(tensors.get(attribute))
+        for dim, side in enumerate(dims):
+            if side is not None and dim in vectors:
+                found[side].append(vectors[dim])
+    if getattr(module, "groups", 1) > 1:
+        _spread_groups(module, found)
+    sides = []
+    for key, role in spec.sides.items():
+        if found[key]:
+            sides.append(Side(name, key, role.is_input, role.is_output, found[key][0], found[key][1:]))
+    return sides
+
+
+def _spread_groups(module: nn.Module, found: dict[str, list[Tensor]]) -> None:
+    """A grouped kernel lists one side for a single group; lay it out for all of them."""
+    groups, transposed = int(module.groups), bool(getattr(module, "transposed", False))  # type: ignore[arg-type]
+    full, inner = ("in_channels", "out_channels") if transposed else ("out_channels", "in_channels")
+    size = int(getattr(module, inner))
+    vectors = [v for v in found[inner] if v.numel() * groups == size]
+    rest = [v for v in found[inner] if v.numel() == size]  # a transposed kernel's bias
+    if size == groups:  # one channel a group: it goes with the group
+        kernel = found[full][0] if found[full] else None
+        spread = [] if kernel is None else [kernel.reshape(groups, -1)[:, 0]]
+    else:
+        spread = [v.repeat(groups) for v in vectors]
+    found[inner] = spread + rest
+
+
+def disagreeing_sides(sides: list[Side], root: Tensor) -> list[Side]:
+    """Sides whose tensors disagree about which channel a position is: they can't be narrowed as the table says."""
+    wrong = []
+    for side in sides:
+        classes = root[side.labels.long()]
+        if any(not torch.equal(root[other.long()], classes) for other in side.others):
+            wrong.append(side)
+    return wrong

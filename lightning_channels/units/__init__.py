@@ -1,0 +1,15 @@
+"""Units: one choice for each set of channels that depend on each other."""
+
+from lightning_channels.units.base import MutableChannelUnit
+from lightning_channels.units.channel import Channel
+from lightning_channels.units.one_shot import OneShotMutableChannelUnit
+from lightning_channels.units.rounding import make_divisible
+from lightning_channels.units.sequential import SequentialMutableChannelUnit
+
+__all__ = [
+    "Channel",
+    "MutableChannelUnit",
+    "OneShotMutableChannelUnit",
+    "SequentialMutableChannelUnit",
+    "make_divisible",
+]

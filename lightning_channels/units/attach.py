@@ -1,0 +1,108 @@
+"""Connecting a unit's mutable channel with the modules that its channels name."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import torch
+from torch import nn
+
+from lightning_channels.dynamic_ops import container_of, containers, is_dynamic, make_dynamic, restore
+from lightning_channels.dynamic_ops.spec import refusal, sides, spec_of
+from lightning_channels.dynamic_ops.state import bare_side
+from lightning_channels.errors import StructureError, did_you_mean
+from lightning_channels.mutables import BaseMutableChannel, DerivedMutableChannel
+from lightning_channels.units.channel import Channel
+
+__all__ = ["attach", "check_fits", "detach"]
+
+
+def check_fits(model: nn.Module, unit: str, channels: Iterable[Channel]) -> None:
+    """Check that a model has the modules and positions that channels name.
+
+    Raises:
+        StructureError: If it hasn't; the message names unit and module.
+    """
+    modules = dict(model.named_modules())
+    for channel in channels:
+        module = modules.get(channel.name)
+        if module is None:
+            raise StructureError(
+                f"unit {unit!r} has a channel in the module {channel.name!r}, which the model doesn't have"
+                f"{did_you_mean(channel.name, modules)}"
+            )
+        size = _side_size(module, channel)
+        if size is None:
+            what = f"tensor {channel.tensor!r}" if channel.tensor else "channels"
+            raise StructureError(
+                f"unit {unit!r} needs {what} of {channel.name!r}, a {type(module).__name__}, which has none"
+            )
+        if channel.end > size:
+            raise StructureError(f"unit {unit!r} needs {channel!r}, but that side has {size} positions")
+        reason = refusal(module)
+        if reason is not None and not is_dynamic(module):
+            raise StructureError(f"unit {unit!r} has a channel in {channel.name!r}, which can't be narrowed: {reason}")
+
+
+def _side_size(module: nn.Module, channel: Channel) -> int | None:
+    if channel.tensor is not None:
+        tensor = {**module._parameters, **module._buffers}.get(channel.tensor)
+        return tensor.shape[channel.dim] if tensor is not None and channel.dim < tensor.dim() else None
+    key = _key(module, channel)
+    return None if key is None else sides(module)[key]
+
+
+def _key(module: nn.Module, channel: Channel) -> str | None:
+    """Name of the side that a channel is on."""
+    if channel.tensor is not None:
+        tensor = {**module._parameters, **module._buffers}.get(channel.tensor)
+        return None if tensor is None else bare_side(channel.tensor, tensor.shape, channel.dim)
+    spec = spec_of(module)
+    if spec is None:
+        return None
+    roles = spec.sides.items()
+    return next((key for key, role in roles if (role.is_output if channel.is_output_channel else role.is_input)), None)
+
+
+def attach(model: nn.Module, channels: Sequence[Channel], mutable: BaseMutableChannel) -> None:
+    """Make the channels' modules dynamic and register ``mutable`` there. All or nothing."""
+    modules = dict(model.named_modules())
+    changed: list[nn.Module] = []
+    try:
+        for channel in channels:
+            module = modules[channel.name]
+            if not is_dynamic(module):
+                changed.append(module)
+            bare = {} if channel.tensor is None else {channel.tensor: [channel.dim]}
+            make_dynamic(module, bare)
+            container = container_of(module, channel.is_output_channel, _key(module, channel))
+            tile = container.mutable_channels.get((channel.start, channel.end))
+            if tile is not None and tile.root is mutable:
+                continue  # a norm's one side stands in both lists
+            container.register_mutable(_on_side(mutable, channel), channel.start, channel.end)
+    except BaseException:
+        detach(model, channels, mutable)
+        for module in changed:
+            if is_dynamic(module):
+                restore(module)
+        raise
+
+
+def _on_side(mutable: BaseMutableChannel, channel: Channel) -> BaseMutableChannel:
+    if channel.index is not None:
+        return DerivedMutableChannel(mutable, torch.tensor(channel.index))
+    return mutable if channel.expand_ratio == 1 else mutable.expand_mutable_channel(channel.expand_ratio)
+
+
+def detach(model: nn.Module, channels: Sequence[Channel], mutable: BaseMutableChannel) -> None:
+    """Undo :func:`attach`; a module that no unit steers any more gets its plain class back."""
+    modules = dict(model.named_modules())
+    for name in dict.fromkeys(channel.name for channel in channels):
+        module = modules[name]
+        if not is_dynamic(module):
+            continue
+        for container in containers(module).values():
+            for tile in [tile for tile in container.mutable_channels.values() if tile.root is mutable]:
+                container.unregister(tile)
+        if not any(container.mutable_channels for container in containers(module).values()):
+            restore(module)

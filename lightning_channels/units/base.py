@@ -1,0 +1,353 @@
+"""A unit: channels that can only change together, and how many of them are active."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import random
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, Self
+
+from torch import Tensor, nn
+
+from lightning_channels._plain import is_int
+from lightning_channels.errors import ChoiceError, ConfigError, check_keys
+from lightning_channels.mutables import BaseMutableChannel, SimpleMutableChannel
+from lightning_channels.registry import UNITS, check_arguments
+from lightning_channels.units.attach import attach, check_fits, detach
+from lightning_channels.units.channel import Channel
+from lightning_channels.units.rounding import check_number
+
+if TYPE_CHECKING:
+    from lightning_channels.tracing import Group, ModuleGraph
+
+__all__ = ["MutableChannelUnit"]
+
+_CONFIG_KEYS = ("init_args", "channels", "choice")
+_CHANNELS_KEYS = ("input_related", "output_related", "groups", "exact", "reason")
+
+
+@UNITS.register()
+class MutableChannelUnit:
+    """All channels that depend on each other, with one choice for them.
+
+    This base keeps any set of channels; its choice is their number, and a number that is set keeps the first ones.
+    Subclasses say which choices there are.
+
+    Args:
+        num_channels: Number of channels.
+
+    Attributes:
+        output_related: Channels on output sides.
+        input_related: Channels on input sides; a norm's are in both lists.
+        mutable_channel: Which channels are active.
+        groups: Number of equal tiles that must keep the same channels (a group convolution's or a group norm's groups).
+        exact: Whether dropping channels leaves the result for the others alone; not so where a norm, mean or softmax
+            runs over the channels themselves.
+        reason: Why the unit can't change, where something keeps it from that.
+    """
+
+    mutable_class: ClassVar[type[BaseMutableChannel]] = SimpleMutableChannel
+
+    def __init__(self, num_channels: int) -> None:
+        if not is_int(num_channels) or num_channels < 1:
+            raise ConfigError(f"num_channels must be a positive integer, got {num_channels!r}")
+        self.num_channels = num_channels
+        self.output_related: list[Channel] = []
+        self.input_related: list[Channel] = []
+        self.mutable_channel = self.mutable_class(num_channels)
+        self.mutable_channel.owner = self
+        self.groups = 1
+        self.exact = True
+        self.reason: str | None = None
+        self._name: str | None = None
+
+    # --- identity
+    # -------------------------------------------------------------------------------------------------------
+
+    @property
+    def name(self) -> str:
+        """``module_(start, end)_num_channels`` of the first channel, outputs before inputs."""
+        if self._name is None:
+            first = next(iter([*self.output_related, *self.input_related]), None)
+            if first is None:
+                return f"unit_{self.num_channels}"
+            self._name = f"{first.label}_{(first.start, first.end)}_{self.num_channels}"
+            self.mutable_channel.name = self._name
+        return self._name
+
+    @property
+    def channels(self) -> list[Channel]:
+        """All channels, outputs first."""
+        return [*self.output_related, *self.input_related]
+
+    @property
+    def is_mutable(self) -> bool:
+        """Whether the number of active channels can change."""
+        distinct = self.num_channels // self.groups
+        return self.reason is None and bool(self.output_related) and bool(self.input_related) and distinct > 1
+
+    @property
+    def can_change(self) -> bool:
+        """Whether choices below the full width are allowed: mutable units, and units that have no channels yet."""
+        return self.is_mutable or not (self.output_related or self.input_related)
+
+    def __repr__(self) -> str:
+        lines = [f"{type(self).__name__}(", f"  name={self.name}"]
+        for title, channels in (("output_related", self.output_related), ("input_related", self.input_related)):
+            if channels:
+                lines.append(f"  ({title}): ModuleList(")
+                lines += [f"    ({i}): {channel!r}" for i, channel in enumerate(channels)]
+                lines.append("  )")
+            else:
+                lines.append(f"  ({title}): ModuleList()")
+        return "\n".join([*lines, f"  (mutable_channel): {self.mutable_channel!r}", ")"])
+
+    # --- making units
+    # ---------------------------------------------------------------------------------------------------
+
+    @classmethod
+    def init_from_graph(cls, graph: ModuleGraph, unit_args: Mapping[str, Any] | None = None) -> list[Self]:
+        """One unit for each group of channels that a tracer found.
+
+        Args:
+            graph: What the tracer found.
+            unit_args: Init arguments besides ``num_channels``.
+        """
+        return [cls.init_from_group(group, unit_args or {}) for group in graph.groups]
+
+    @classmethod
+    def init_from_group(cls, group: Group, unit_args: Mapping[str, Any]) -> Self:
+        """A unit for one group of channels.
+
+        Raises:
+            ConfigError: If ``unit_args`` holds an argument that the type doesn't take, or another ``num_channels``.
+        """
+        arguments = {"num_channels": group.num_channels, **unit_args}
+        check_arguments(cls, arguments, f"unit type {cls.__name__}")
+        unit = cls(**{**arguments, "num_channels": group.num_channels})
+        for run in group.runs:
+            bare = run.side.bare
+            channel = Channel(
+                run.side.module,
+                run.start,
+                run.end,
+                run.side.is_output,
+                run.expand_ratio,
+                None if run.index is None else tuple(run.index),
+                *(bare or (None, 0)),
+            )
+            if run.side.is_output:
+                unit.output_related.append(channel)
+            if run.side.is_input:
+                unit.input_related.append(_as_input(channel))
+        unit.groups = group.tile
+        unit.exact = group.inexact is None
+        unit.reason = None if group.pin is None else str(group.pin)
+        unit._settle()
+        if unit_args.get("num_channels", group.num_channels) != group.num_channels:
+            raise ConfigError(
+                f"unit {unit.name!r} has {group.num_channels} channels, its config says {unit_args['num_channels']!r}"
+            )
+        return unit
+
+    @classmethod
+    def init_from_cfg(cls, model: nn.Module, config: Mapping[str, Any]) -> Self:
+        """Make a unit from its template, without a tracer.
+
+        Args:
+            model: Its modules are checked against the channels.
+            config: ``init_args`` with ``num_channels``, ``channels`` with ``input_related`` and ``output_related``, and
+                ``choice``, which takes effect.
+
+        Raises:
+            ConfigError: If a key is unknown or a value is not allowed.
+            StructureError: If the model has no such module, or not so many channels there.
+        """
+        check_keys(config, _CONFIG_KEYS, "a unit's config")
+        arguments = dict(config.get("init_args", {}))
+        check_arguments(cls, arguments, f"unit type {cls.__name__}")
+        if "num_channels" not in arguments:
+            raise ConfigError("a unit's config needs init_args with num_channels")
+        unit = cls(**arguments)
+        channels = config.get("channels", {})
+        check_keys(channels, _CHANNELS_KEYS, "the channels of a unit's config")
+        for output, target in ((True, unit.output_related), (False, unit.input_related)):
+            for entry in channels.get("output_related" if output else "input_related", []):
+                target.append(Channel.init_from_cfg(entry, unit.num_channels, output))
+        unit._read_facts(channels)
+        check_fits(model, unit.name, unit.channels)
+        unit._settle()
+        if config.get("choice") is not None:
+            unit.current_choice = config["choice"]
+        return unit
+
+    def _read_facts(self, channels: Mapping[str, Any]) -> None:
+        groups, exact, reason = channels.get("groups", 1), channels.get("exact", True), channels.get("reason")
+        if not is_int(groups) or groups < 1 or self.num_channels % groups:
+            raise ConfigError(
+                f"groups of unit {self.name!r} must divide its {self.num_channels} channels, got {groups!r}"
+            )
+        if not isinstance(exact, bool) or not isinstance(reason, str | None):
+            raise ConfigError(f"unit {self.name!r}: exact must be true or false and reason a string")
+        self.groups, self.exact, self.reason = groups, exact, reason
+
+    def _settle(self) -> None:
+        """Called once channels and constraints are known."""
+
+    # --- choices
+    # --------------------------------------------------------------------------------------------------------
+
+    @property
+    def current_choice(self) -> int | float:
+        """The number of active channels."""
+        return self.mutable_channel.activated_channels
+
+    @current_choice.setter
+    def current_choice(self, choice: int | float) -> None:
+        self.keep_first(self.check_choice(choice))
+
+    def number_of(self, choice: int | float) -> int:
+        """The number of channels that a choice stands for, rounded to what the constraints allow.
+
+        Raises:
+            ChoiceError: If the choice isn't one.
+        """
+        return self.allowed_number(check_number(choice, self.num_channels, self.name))
+
+    def allowed_number(self, number: float) -> int:
+        """The number of channels nearest to ``number`` that the groups allow."""
+        return min(self.num_channels, max(1, math.floor(number / self.groups + 0.5)) * self.groups)
+
+    def choice_of(self, number: int) -> int | float:
+        """The choice that stands for a number of channels."""
+        return number
+
+    def check_choice(self, choice: int | float) -> int:
+        """The number of channels for a choice, without setting it.
+
+        Raises:
+            ChoiceError: If the choice isn't one, or if the unit can't change and the choice isn't its full width.
+        """
+        number = self.number_of(choice)
+        if number != self.num_channels and not self.can_change:
+            raise ChoiceError(f"unit {self.name!r} can't change ({self.why_not()}); its choice is {self.max_choice!r}")
+        return number
+
+    def why_not(self) -> str:
+        """Why the unit is not mutable; an empty string if it is."""
+        if self.is_mutable:
+            return ""
+        if self.reason is not None:
+            return self.reason
+        if not self.output_related:
+            return "it is the model's input"
+        if not self.input_related:
+            return "nothing in the model reads it"
+        return "its channels can only be kept or dropped all together"
+
+    @property
+    def max_choice(self) -> int | float:
+        """The choice for all channels."""
+        return self.choice_of(self.num_channels)
+
+    @property
+    def min_choice(self) -> int | float:
+        """The narrowest choice."""
+        return self.choice_of(self.allowed_number(1))
+
+    def sample_choice(self, rng: random.Random | None = None) -> int | float:
+        """A random choice.
+
+        Args:
+            rng: Source of randomness; Python's global one by default.
+        """
+        if not self.can_change:
+            return self.max_choice
+        return self.choice_of(self.allowed_number((rng or random).randint(1, self.num_channels)))
+
+    # --- which channels
+    # -------------------------------------------------------------------------------------------------
+
+    def keep_first(self, number: int) -> None:
+        """Activate the first ``number`` channels, in every group as many."""
+        if self.groups == 1 or number == self.num_channels:
+            self.mutable_channel.keep(number)
+            return
+        width, inside = self.num_channels // self.groups, number // self.groups
+        self.mutable_channel.keep([g * width + i for g in range(self.groups) for i in range(inside)])
+
+    def keep(self, channels: Sequence[int] | Tensor) -> None:
+        """Activate exactly these channels.
+
+        Args:
+            channels: Indices, or a boolean mask, shape (num_channels,).
+
+        Raises:
+            ChoiceError: If there are none, if one is out of range, or if groups would keep different channels.
+        """
+        probe = BaseMutableChannel(self.num_channels)
+        probe.keep(channels)
+        rows = probe.current_mask.reshape(self.groups, -1)
+        if self.groups > 1 and not bool((rows == rows[:1]).all()):
+            raise ChoiceError(
+                f"every one of the {self.groups} groups of unit {self.name!r} must keep the same channels"
+            )
+        if not self.can_change and probe.activated_channels != self.num_channels:
+            raise ChoiceError(f"unit {self.name!r} can't change ({self.why_not()})")
+        self.mutable_channel.keep(channels)
+
+    # --- the model
+    # ------------------------------------------------------------------------------------------------------
+
+    def prepare_for_pruning(self, model: nn.Module) -> None:
+        """Turn the modules of this unit into dynamic ops and let its mutable channel steer them.
+
+        Raises:
+            StructureError: If the model lacks one of the modules; nothing is changed then.
+        """
+        check_fits(model, self.name, self.channels)
+        attach(model, self.channels, self.mutable_channel)
+
+    def detach(self, model: nn.Module) -> None:
+        """Take this unit's mutable channel off its modules."""
+        detach(model, self.channels, self.mutable_channel)
+
+    # --- templates
+    # ------------------------------------------------------------------------------------------------------
+
+    def init_args(self) -> dict[str, Any]:
+        """The arguments that make an equal unit, in the order of the documents."""
+        return {"num_channels": self.num_channels}
+
+    def config_template(self, with_init_args: bool = False, with_channels: bool = False) -> dict[str, Any]:
+        """The unit as plain data.
+
+        Args:
+            with_init_args: Whether to add ``init_args``.
+            with_channels: Whether to add ``channels``, with which :meth:`init_from_cfg` needs no tracer.
+
+        Returns:
+            ``{init_args?, channels?, choice}``.
+        """
+        template: dict[str, Any] = {}
+        if with_init_args:
+            template["init_args"] = self.init_args()
+        if with_channels:
+            channels: dict[str, Any] = {
+                "input_related": [c.config_template() for c in self.input_related],
+                "output_related": [c.config_template() for c in self.output_related],
+            }
+            if self.groups > 1:
+                channels["groups"] = self.groups
+            if not self.exact:
+                channels["exact"] = False
+            if self.reason is not None:
+                channels["reason"] = self.reason
+            template["channels"] = channels
+        template["choice"] = self.current_choice
+        return template
+
+
+def _as_input(channel: Channel) -> Channel:
+    return dataclasses.replace(channel, is_output_channel=False)
