@@ -154,8 +154,8 @@ def _randomised(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     for name, tensor in tensors.items():
         if not tensor.is_floating_point() or tensor.numel() < 2:
             continue
-        first = tensor.flatten()[0]
-        if bool((tensor == first).all()):
+        first = tensor.detach().flatten()[0]
+        if bool((tensor.detach() == first).all()):
             noise = torch.rand(tensor.shape, generator=generator).to(tensor.device, tensor.dtype)
             overrides[name] = noise * 0.5 + (0.5 if float(first) > 0.5 else -0.25)
     return overrides

@@ -85,13 +85,16 @@ class SequentialMutableChannelUnit(MutableChannelUnit):
         """The number of channels nearest to ``number`` that divisor, minimum and groups allow."""
         if number > self.num_channels - 1e-6:
             return self.num_channels
+        # a ratio times a number is off by rounding errors: n / N * N must come back as n
+        exact = round(number) if abs(number - round(number)) < 1e-6 else number
+        rounded = min(self.num_channels, make_divisible(exact, self.divisor, self.min_value, self.min_ratio))
+        if rounded % self.groups == 0:
+            return rounded
         step = math.lcm(self.divisor, self.groups)
         if step > self.num_channels:
             step = self.groups
-        lowest = math.ceil(self.min_value / self.groups) * self.groups
-        # a ratio times a number is off by rounding errors: n / N * N must come back as n
-        nearest = round(number) if abs(number - round(number)) < 1e-6 else number
-        return min(self.num_channels, make_divisible(nearest, step, lowest, self.min_ratio))
+        lowest = math.ceil(self.min_value / step) * step
+        return min(self.num_channels, max(step, lowest, math.floor(exact / step + 0.5) * step))
 
     def choice_of(self, number: int) -> int | float:
         """The choice that stands for a number of channels."""

@@ -1,0 +1,125 @@
+"""What the seed notebook prints about units."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from zoo import Toy
+
+from lightning_channels import ConfigError, ModuleGraph, SequentialMutableChannelUnit, StructureError
+
+UNIT = """\
+SequentialMutableChannelUnit(
+  name=net.conv0_(0, 8)_8
+  (output_related): ModuleList(
+    (0): Channel(net.conv0, index=(0, 8), is_output_channel=true, expand_ratio=1)
+  )
+  (input_related): ModuleList(
+    (0): Channel(net.conv1, index=(0, 8), is_output_channel=false, expand_ratio=1)
+  )
+  (mutable_channel): SquentialMutableChannel(num_channels=8, activated_channels=8)
+)"""
+
+CONVS = """\
+DynamicConv2d(
+  3, 8, kernel_size=(3, 3), stride=(1, 1), padding=(1, 1)
+  (mutable_attrs): ModuleDict(
+    (in_channels): MutableChannelContainer(num_channels=3, activated_channels=3)
+    (out_channels): MutableChannelContainer(num_channels=8, activated_channels={active})
+  )
+)
+DynamicConv2d(
+  8, 16, kernel_size=(3, 3), stride=(1, 1), padding=(1, 1)
+  (mutable_attrs): ModuleDict(
+    (in_channels): MutableChannelContainer(num_channels=8, activated_channels={active})
+    (out_channels): MutableChannelContainer(num_channels=16, activated_channels=16)
+  )
+)"""
+
+CONFIG = {
+    "init_args": {"num_channels": 8},
+    "channels": {"input_related": [{"name": "net.conv1"}], "output_related": [{"name": "net.conv0"}]},
+    "choice": 8,
+}
+
+
+def test_units_from_a_graph() -> None:
+    units = SequentialMutableChannelUnit.init_from_graph(ModuleGraph.init_from_forward_tracer(Toy()))
+    assert [unit.name for unit in units] == [
+        "net.conv0_(0, 3)_3",
+        "net.conv0_(0, 8)_8",
+        "net.conv1_(0, 16)_16",
+        "head_(0, 1000)_1000",
+    ]
+    assert [unit.is_mutable for unit in units] == [False, True, True, False]
+    assert not units[0].output_related
+    assert not units[3].input_related
+    assert repr(units[1]) == UNIT
+
+
+def test_prepare_a_single_unit() -> None:
+    model = Toy()
+    unit = SequentialMutableChannelUnit.init_from_graph(ModuleGraph.init_from_forward_tracer(model))[1]
+    unit.prepare_for_pruning(model)
+    assert unit.current_choice == 8
+    assert f"{model.net.conv0!r}\n{model.net.conv1!r}" == CONVS.format(active=8)
+    unit.current_choice = 2
+    assert f"{model.net.conv0!r}\n{model.net.conv1!r}" == CONVS.format(active=2)
+    assert model.net[:2](torch.randn(1, 3, 4, 4)).shape == (1, 2, 4, 4)
+    assert model(torch.randn(1, 3, 4, 4)).shape == (1, 1000)
+
+
+def test_unit_from_a_config() -> None:
+    model = Toy()
+    unit = SequentialMutableChannelUnit.init_from_cfg(model, CONFIG)
+    assert repr(unit) == UNIT
+    narrow = SequentialMutableChannelUnit.init_from_cfg(model, {**CONFIG, "choice": 3})
+    assert narrow.current_choice == 3
+    narrow.prepare_for_pruning(model)
+    assert model.net.conv0.weight.shape[0] == 3
+
+
+def test_template_round_trip() -> None:
+    model = Toy()
+    unit = SequentialMutableChannelUnit.init_from_graph(ModuleGraph.init_from_forward_tracer(model))[1]
+    unit.current_choice = 5
+    template = unit.config_template(with_init_args=True, with_channels=True)
+    assert template == {
+        "init_args": {"num_channels": 8, "choice_mode": "number", "divisor": 1, "min_value": 1, "min_ratio": 0.9},
+        "channels": {
+            "input_related": [
+                {"name": "net.conv1", "start": 0, "end": 8, "expand_ratio": 1, "is_output_channel": False}
+            ],
+            "output_related": [
+                {"name": "net.conv0", "start": 0, "end": 8, "expand_ratio": 1, "is_output_channel": True}
+            ],
+        },
+        "choice": 5,
+    }
+    assert list(template) == ["init_args", "channels", "choice"]
+    again = SequentialMutableChannelUnit.init_from_cfg(Toy(), template)
+    assert again.config_template(with_init_args=True, with_channels=True) == template
+    assert unit.config_template() == {"choice": 5}
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        ({"init_arg": {}}, ConfigError, "takes no key 'init_arg'; did you mean 'init_args'"),
+        ({"init_args": {"num_channels": 8, "divisr": 2}}, ConfigError, "no argument 'divisr'; did you mean 'divisor'"),
+        ({"init_args": {}}, ConfigError, "needs init_args with num_channels"),
+        ({"channels": {"output_related": [{"nme": "net.conv0"}]}}, ConfigError, "did you mean 'name'"),
+        ({"channels": {"output_related": [{"name": "net.conv00"}]}}, StructureError, "did you mean 'net.conv0'"),
+        ({"channels": {"output_related": [{"name": "net.relu"}]}}, StructureError, "a ReLU, which has none"),
+        (
+            {"channels": {"output_related": [{"name": "net.conv0", "start": 4, "end": 12}]}},
+            StructureError,
+            "8 positions",
+        ),
+        ({"channels": {"output_related": [{"name": "net.conv0", "end": 4}]}}, ConfigError, "needs 8"),
+        ({"choice": 9}, ConfigError, "out of range"),
+    ],
+)
+def test_bad_configs(change: dict[str, object], error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        SequentialMutableChannelUnit.init_from_cfg(Toy(), {**CONFIG, **change})
