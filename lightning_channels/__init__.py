@@ -47,7 +47,7 @@ _MODULES = {
     "resources": ("ResourceCounter", "count_resources"),
     "tracing": ("ForwardTracer", "ModuleGraph"),
     "units": ("Channel", "MutableChannelUnit", "OneShotMutableChannelUnit", "SequentialMutableChannelUnit"),
-    "_config": ("config_dir",),
+    "_config": ("config_dir", "mutator_config"),
 }
 _HOME = {name: module for module, names in _MODULES.items() for name in names}
 
@@ -67,7 +67,7 @@ def __dir__() -> list[str]:
 
 
 if TYPE_CHECKING:  # what type checkers and editors see
-    from lightning_channels._config import config_dir
+    from lightning_channels._config import config_dir, mutator_config
     from lightning_channels.callbacks import ChannelPruning
     from lightning_channels.dynamic_ops import (
         DynamicBatchNorm1d,

@@ -31,7 +31,7 @@ def make_dynamic(module: nn.Module, tensors: Mapping[str, Sequence[int]] | None 
     Args:
         module: A module of the table, or of a subclass, or any module that owns tensors with channels.
         tensors: Further parameters and buffers of the module itself, with the dims that hold channels, as in
-            ``{"gamma": [0]}``. Their side is called like the tensor, or ``"gamma[0]"`` if it has other dims of more than 1.
+            ``{"gamma": [0]}``. Their side is called like the tensor, or ``"gamma[0]"`` if it has more dims than that.
 
     Returns:
         The same object.

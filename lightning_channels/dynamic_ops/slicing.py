@@ -53,17 +53,18 @@ def prefix(tensor: Tensor, size: list[int]) -> Tensor:
 def scatter(tensor: Tensor, selections: Iterable[tuple[int, Selection]], values: Tensor) -> None:
     """Write the active part of a tensor, in place and past autograd; the rest stays as it is."""
     with torch.no_grad():
-        dims = dict(selections)
-        if any(isinstance(selection, IndexSelection) for selection in dims.values()):
-            grid: list[slice | Tensor] = [slice(None)] * tensor.dim()
-            count = sum(isinstance(selection, IndexSelection) for selection in dims.values())
-            for dim, selection in dims.items():
-                if isinstance(selection, IndexSelection):
-                    count -= 1
-                    # open mesh: as many trailing axes as there are further indices
-                    grid[dim] = selection.on(tensor.device).view(-1, *[1] * count)
-                elif selection is not None:
-                    grid[dim] = slice(selection)
-            tensor[tuple(grid)] = values
+        indices: list[tuple[int, Tensor]] = []
+        for dim, selection in selections:
+            if isinstance(selection, IndexSelection):
+                indices.append((dim, selection.on(tensor.device)))
+            elif selection is not None:
+                tensor = tensor.narrow(dim, 0, selection)
+        if not indices:
+            tensor.copy_(values)
+        elif len(indices) == 1:
+            tensor.index_copy_(*indices[0], values)
         else:
-            apply(tensor, dims.items()).copy_(values)
+            grid: list[Tensor] = [torch.arange(size, device=tensor.device) for size in tensor.shape]
+            for dim, index in indices:
+                grid[dim] = index
+            tensor[torch.meshgrid(grid, indexing="ij")] = values

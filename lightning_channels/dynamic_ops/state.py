@@ -165,7 +165,7 @@ def bare_side(name: str, shape: Sequence[int], dim: int) -> str:
         dim: The dim.
 
     Returns:
-        The tensor's name where no other dim could hold channels, as in a ``gamma`` of shape (8, 1, 1), else ``"gamma[0]"``.
+        The tensor's name where no other dim could hold channels (a ``gamma`` of shape (8, 1, 1)), else ``"gamma[0]"``.
     """
     return f"{name}[{dim}]" if any(size > 1 for other, size in enumerate(shape) if other != dim) else name
 

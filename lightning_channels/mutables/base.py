@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import torch
 from torch import Tensor
@@ -17,12 +17,16 @@ if TYPE_CHECKING:
     from lightning_channels.mutables.derived import DerivedMutableChannel
 
 __all__ = [
+    "STALE",
     "BaseMutableChannel",
     "SequentialMutableChannel",
     "SimpleMutableChannel",
     "SquentialMutableChannel",
     "batch_update",
 ]
+
+STALE: Final[Any] = object()
+"""In the place of a container's selection, until it is computed."""
 
 # (mutable, its selection before), one entry a change, while a batch_update block is open
 _journal: list[tuple[BaseMutableChannel, Selection]] | None = None
@@ -135,7 +139,7 @@ class BaseMutableChannel:
         for container in self._mirrors:
             container._sel = selection
         for container in self._dependents:
-            container._invalidate()
+            container._sel = STALE
 
     def expand_mutable_channel(self, expand_ratio: int) -> DerivedMutableChannel:
         """The mutable of a side on which each of these channels appears ``expand_ratio`` times in a row."""

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from collections.abc import Iterator
+from itertools import accumulate
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from lightning_channels.errors import ConfigError, PrepareError
-from lightning_channels.mutables.base import BaseMutableChannel
+from lightning_channels.mutables.base import STALE, BaseMutableChannel
 from lightning_channels.mutables.selection import (
     IndexSelection,
     Selection,
@@ -21,7 +23,8 @@ from lightning_channels.mutables.selection import (
 
 __all__ = ["MutableChannelContainer"]
 
-_STALE: Final[Any] = object()
+Run = tuple[int, int | IndexSelection]
+"""(first, after the last), or (start of a tile, which of its channels)."""
 
 
 class MutableChannelContainer:
@@ -55,7 +58,7 @@ class MutableChannelContainer:
     def sel(self) -> Selection:
         """The active channels in their simplest form: ``None`` for all, n for the first n, or an index."""
         selection = self._sel
-        if selection is _STALE:
+        if selection is STALE:
             selection = self._sel = self._resolve()
         return selection
 
@@ -95,9 +98,14 @@ class MutableChannelContainer:
                 return
             if start < other_end and other_start < end:
                 raise ConfigError(f"the range ({start}, {end}) overlaps ({other_start}, {other_end}) of {other}")
-        self.mutable_channels[start, end] = mutable
-        self.mutable_channels = dict(sorted(self.mutable_channels.items()))
-        self._attach()
+        # a range beside others, and not the first of them: what is attached already stays so
+        heard = [other.root for other in self.mutable_channels.values()]
+        self.mutable_channels = dict(sorted([*self.mutable_channels.items(), ((start, end), mutable)]))
+        if not heard:
+            self._attach()
+        elif not any(root is mutable.root for root in heard):
+            mutable.root._dependents.append(self)
+        self._sel = STALE
 
     def unregister(self, mutable: BaseMutableChannel) -> None:
         """Undo every registration of ``mutable``; its channels are all active from then on."""
@@ -147,7 +155,6 @@ class MutableChannelContainer:
 
     def _attach(self) -> None:
         """Join the mutables' lists, on the right one of the two."""
-        self._detach()
         mirrored = self._mirrored()
         if mirrored is not None:
             # a copied mutable may not have its own state yet
@@ -155,7 +162,7 @@ class MutableChannelContainer:
         else:
             for root in {id(m.root): m.root for m in self.mutable_channels.values()}.values():
                 root.__dict__.setdefault("_dependents", []).append(self)
-        self._sel = _STALE
+        self._sel = STALE
 
     def _detach(self) -> None:
         for mutable in self.mutable_channels.values():
@@ -164,49 +171,37 @@ class MutableChannelContainer:
                 if containers:
                     containers[:] = [other for other in containers if other is not self]
 
-    def _invalidate(self) -> None:
-        self._sel = _STALE
-
     def _resolve(self) -> Selection:
         if len(self.mutable_channels) == 1:
             ((tile, mutable),) = self.mutable_channels.items()
             if tile == (0, self.num_channels):
                 return mutable.selection
-        runs = self._runs()
-        if len(runs) == 1 and isinstance(runs[0], tuple) and runs[0][0] == 0:
-            count = runs[0][1]
-            return None if count == self.num_channels else count
-        with torch.inference_mode(False):
-            pieces = [run if isinstance(run, Tensor) else torch.arange(*run, device="cpu") for run in runs]
-            return from_index(torch.cat(pieces), self.num_channels)
+        return _joined(self._runs(), self.num_channels)
 
-    def _runs(self) -> list[tuple[int, int] | Tensor]:
-        """The active channels as (first, after the last), merged where they touch, and as indices where need be."""
-        runs: list[tuple[int, int] | Tensor] = []
+    def _runs(self) -> list[Run]:
+        """The active channels in order, runs that touch merged."""
+        runs: list[Run] = []
         for start, end, selection in self._tiles():
             if isinstance(selection, IndexSelection):
-                runs.append(selection.index + start)
+                runs.append((start, selection))
                 continue
             stop = end if selection is None else start + selection
-            last = runs[-1] if runs else None
-            if isinstance(last, tuple) and last[1] == start:
-                runs[-1] = (last[0], stop)
+            if runs and runs[-1][1] == start:
+                runs[-1] = (runs[-1][0], stop)
             else:
                 runs.append((start, stop))
         return runs
 
-    def _tiles(self) -> list[tuple[int, int, Selection]]:
+    def _tiles(self) -> Iterator[tuple[int, int, Selection]]:
         """All channels as (start, end, selection), the ranges without a mutable included."""
-        tiles: list[tuple[int, int, Selection]] = []
         position = 0
         for (start, end), mutable in self.mutable_channels.items():
             if position < start:
-                tiles.append((position, start, None))
-            tiles.append((start, end, mutable.selection))
+                yield position, start, None
+            yield start, end, mutable.selection
             position = end
         if position < self.num_channels:
-            tiles.append((position, self.num_channels, None))
-        return tiles
+            yield position, self.num_channels, None
 
     def __repr__(self) -> str:
         name = type(self).__name__
@@ -221,3 +216,37 @@ class MutableChannelContainer:
         self._sel = None
         if self.mutable_channels:
             self._attach()
+
+
+# A norm and the convolution after it have the same tiling and are read one after the other: they share one index, which
+# is then made, and copied to a device, once.
+_last: tuple[list[Run], int, Selection] = ([], 0, None)
+
+
+def _joined(runs: list[Run], num_channels: int) -> Selection:
+    """The simplest selection for runs of channels."""
+    global _last
+    if len(runs) == 1 and runs[0][0] == 0 and isinstance(runs[0][1], int):
+        count = runs[0][1]
+        return None if count == num_channels else count
+    last = _last
+    if last[0] != runs or last[1] != num_channels:
+        with torch.inference_mode(False):
+            last = _last = (runs, num_channels, from_index(_index(runs), num_channels))
+    return last[2]
+
+
+def _index(runs: list[Run]) -> Tensor:
+    pairs = [(first, stop) for first, stop in runs if isinstance(stop, int)]
+    if len(pairs) < len(runs):
+        return torch.cat(
+            [
+                torch.arange(first, stop, device="cpu") if isinstance(stop, int) else stop.index + first
+                for first, stop in runs
+            ]
+        )
+    # in a few calls, however many runs there are: counting up, and jumping at each start of a run
+    sizes = [stop - first for first, stop in pairs]
+    jumps = [first - done for (first, _), done in zip(pairs, accumulate(sizes, initial=0), strict=False)]
+    steps = torch.tensor([jumps, sizes], device="cpu")
+    return torch.arange(sum(sizes), device="cpu") + steps[0].repeat_interleave(steps[1])

@@ -49,10 +49,10 @@ class Proof:
 
     def _draw(self, unit: MutableChannelUnit) -> list[Tensor]:
         """The kept channels of each trial: the first of all, and a random third; never all of them."""
-        generator = torch.Generator().manual_seed(len(self._groups))
+        generator = torch.Generator("cpu").manual_seed(len(self._groups))
         inside = unit.num_channels // unit.groups
         keep = max(1, inside // 3)
-        chosen = torch.randperm(inside, generator=generator)[:keep].sort().values
+        chosen = torch.randperm(inside, generator=generator, device="cpu")[:keep].sort().values
         return [torch.tensor([0]), chosen]
 
     def run(self, model: nn.Module) -> None:
@@ -149,14 +149,14 @@ class Proof:
 
 def _randomised(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     """Random values for the tensors that are constant: a fresh norm's ones, or a gamma of zeros, would hide errors."""
-    generator = torch.Generator().manual_seed(1)
+    generator = torch.Generator("cpu").manual_seed(1)
     overrides = {}
     for name, tensor in tensors.items():
         if not tensor.is_floating_point() or tensor.numel() < 2:
             continue
         first = tensor.detach().flatten()[0]
         if bool((tensor.detach() == first).all()):
-            noise = torch.rand(tensor.shape, generator=generator).to(tensor.device, tensor.dtype)
+            noise = torch.rand(tensor.shape, generator=generator, device="cpu").to(tensor.device, tensor.dtype)
             overrides[name] = noise * 0.5 + (0.5 if float(first) > 0.5 else -0.25)
     return overrides
 

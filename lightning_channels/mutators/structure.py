@@ -16,6 +16,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from lightning_channels._plain import to_plain
 from lightning_channels.dynamic_ops import is_dynamic
@@ -90,7 +91,9 @@ def _class_name(module: nn.Module) -> str:
     cls = type(module)
     if is_dynamic(module):
         cls = next(base for base in cls.__mro__ if not base.__module__.startswith("lightning_channels."))
-    return cls.__name__
+    # sync_batchnorm=True exchanges one for the other, and changes neither tensors nor channels
+    is_torchs = cls.__module__ == _BatchNorm.__module__ and issubclass(cls, _BatchNorm)
+    return "BatchNorm" if is_torchs else cls.__name__
 
 
 def check_fingerprint(expected: Mapping[str, Any], model: nn.Module, units: list[MutableChannelUnit]) -> None:

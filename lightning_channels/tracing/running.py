@@ -30,9 +30,9 @@ def call(model: nn.Module, inputs: ExampleInputs) -> Any:
 
 def default_inputs(model: nn.Module, shape: Sequence[int]) -> Tensor:
     """Random images on the model's device and in its dtype, without touching the global random state."""
-    like = next((p for p in model.parameters() if p.is_floating_point()), torch.empty(0))
-    generator = torch.Generator().manual_seed(0)
-    return torch.randn(tuple(shape), generator=generator).to(like.device, like.dtype)
+    like = next((p for p in model.parameters() if p.is_floating_point()), torch.empty(0, device="cpu"))
+    generator = torch.Generator("cpu").manual_seed(0)
+    return torch.randn(tuple(shape), generator=generator, device="cpu").to(like.device, like.dtype)
 
 
 def check_inputs(inputs: Any) -> ExampleInputs:
@@ -94,8 +94,8 @@ def run(model: nn.Module, inputs: ExampleInputs, runner: Callable[[], Any] | Non
         detail = " ".join(str(error).split())[:300]
         raise TraceError(
             f"{type(model).__name__} failed on its example input ({describe(inputs)}): {type(error).__name__}: "
-            f"{detail}. Pass example_inputs that the model accepts: a tensor, a tuple of positional or a dict of keyword "
-            "arguments"
+            f"{detail}. Pass example_inputs that the model accepts: a tensor, a tuple of positional or a dict of "
+            "keyword arguments"
         ) from error
     if not any(True for _ in tensors_in(outputs)):
         raise TraceError(

@@ -77,6 +77,11 @@ class Walk:
         """A pin that says where it came from."""
         return Pin(reason, op.name, op.module)
 
+    def meets(self, op: Op) -> Pin:
+        """A pin for labels that meet a dim without labels in an operator."""
+        is_input = any(ref.id in self.program.inputs for ref in op.inputs())
+        return self.pin(op, "meets the model's input" if is_input else "meets a dimension without channels")
+
     def pin_inputs(self, op: Op, reason: str) -> None:
         """Pin every label that reaches an operator; its results carry none."""
         pin = self.pin(op, reason)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import pickle
 import random
 import subprocess
 import sys
@@ -204,7 +205,8 @@ def test_a_structure_in_a_new_process(tmp_path: Path) -> None:
     mutator.set_choices({CONV0: 3})
     path = write_file(tmp_path / "toy.json", mutator.structure())
     code = (
-        "import sys; sys.path.insert(0, sys.argv[1]); from zoo import Toy; from lightning_channels import ChannelMutator;"
+        "import sys; sys.path.insert(0, sys.argv[1]); from zoo import Toy;"
+        "from lightning_channels import ChannelMutator;"
         "from lightning_channels._plain import read_file; m = ChannelMutator.from_structure(read_file(sys.argv[2]));"
         "m.prepare_from_supernet(Toy()); print(m.current_choices)"
     )
@@ -302,3 +304,19 @@ def test_export_from_the_mutator() -> None:
     small = mutator.export(choices={CONV0: 3, CONV1: 5})
     assert small.net.conv1.weight.shape == (5, 3, 3, 3)
     assert mutator.current_choices == {CONV0: 8, CONV1: 16}
+
+
+def test_a_prepared_model_pickles_with_a_mutator_of_its_own() -> None:
+    model = Everything().eval()
+    mutator = ChannelMutator()
+    inputs = torch.randn(2, 3, 2, 4, 4)
+    mutator.prepare_from_supernet(model, inputs)
+    mutator.set_choices(mutator.sample_choices("random", random.Random(0)))
+    again = pickle.loads(pickle.dumps(model))
+    own = find_mutator(again)
+    assert own is not None
+    assert own.current_choices == mutator.current_choices
+    assert torch.equal(again(inputs), model(inputs))
+    own.set_choices(own.sample_choices("min"))
+    assert mutator.current_choices != own.current_choices
+    assert again.line.weight.shape == (2, 3, 3)  # two groups read it, three normalise what it reads

@@ -16,7 +16,6 @@ if TYPE_CHECKING:
 
 __all__: list[str] = []
 
-_MEETS = "meets a dimension without channels"
 _ATTENTION, _CONVOLUTION, _MATMUL = 1, 3, 7  # order in which undecided conditions are decided
 
 
@@ -30,7 +29,7 @@ def _matmul(walk: Walk, op: Op, a: Ref, b: Ref) -> list[Tensor]:
     operands = [(left, (*shape_a, 1)), (right, (*shape_b[:batch], 1, *shape_b[batch:]))]
     weighted = a.id in walk.weights or b.id in walk.weights
     priority = _MATMUL if weighted else _ATTENTION
-    maps = walk.labels.meet(operands, walk.pin(op, _MEETS), priority)
+    maps = walk.labels.meet(operands, walk.meets(op), priority)
     why = None if weighted else "a product of two activations runs over the channels"
     maps = walk.labels.end(maps, {batch + 1}, why, priority)
     walk.cost(op, math.prod(shape_a) * shape_b[-1])
@@ -55,7 +54,7 @@ def _add_vector(walk: Walk, op: Op, maps: list[Tensor], bias: Ref) -> list[Tenso
     rank = len(walk.shape(out))
     vector = tuple(m.reshape((1,) * (rank - m.dim()) + tuple(m.shape)) for m in walk.get(bias))
     shape = (1,) * (rank - len(walk.shape(bias))) + tuple(walk.shape(bias))
-    return walk.labels.meet([(tuple(maps), tuple(walk.shape(out))), (vector, shape)], walk.pin(op, _MEETS))
+    return walk.labels.meet([(tuple(maps), tuple(walk.shape(out))), (vector, shape)], walk.meets(op))
 
 
 @rule("linear")
@@ -67,7 +66,7 @@ def _linear(walk: Walk, op: Op) -> None:
     left = tuple(m.unsqueeze(-1) for m in walk.get(x))
     right = tuple(m.t().reshape((1,) * (rank - 1) + tuple(m.t().shape)) for m in walk.get(weight))
     operands = [(left, (*walk.shape(x), 1)), (right, (1,) * (rank - 1) + (inputs, outputs))]
-    maps = walk.labels.end(walk.labels.meet(operands, walk.pin(op, _MEETS), _MATMUL), {rank - 1}, None, _MATMUL)
+    maps = walk.labels.end(walk.labels.meet(operands, walk.meets(op), _MATMUL), {rank - 1}, None, _MATMUL)
     maps = [m.squeeze(rank - 1) for m in maps]
     walk.cost(op, math.prod(walk.shape(x)) * outputs)
     bias = op.argument(2, "bias")
@@ -103,7 +102,7 @@ def _convolution(walk: Walk, op: Op) -> None:
         (tuple(consumed), (1, rows if any(m.shape[1] > 1 for m in consumed) else 1, 1, inputs)),
         (tuple(produced), (1, rows if any(m.shape[1] > 1 for m in produced) else 1, outputs, 1)),
     ]
-    maps = walk.labels.meet(operands, walk.pin(op, _MEETS), _CONVOLUTION)
+    maps = walk.labels.meet(operands, walk.meets(op), _CONVOLUTION)
     maps = walk.labels.end(maps, {3}, None, _CONVOLUTION)
     spatial = (1,) * (len(walk.shape(x)) - 2)
     result = []
@@ -114,7 +113,7 @@ def _convolution(walk: Walk, op: Op) -> None:
     if bias is not None:
         vector = tuple(m.reshape(1, -1, *spatial) for m in walk.get(bias))
         operand = (vector, (1, filters, *spatial))
-        result = walk.labels.meet([(tuple(result), tuple(walk.shape(out))), operand], walk.pin(op, _MEETS))
+        result = walk.labels.meet([(tuple(result), tuple(walk.shape(out))), operand], walk.meets(op))
     places = walk.shape(x) if transposed else walk.shape(out)
     walk.cost(op, math.prod(places) // places[1] * channels * filters // groups * math.prod(walk.shape(weight)[2:]))
     walk.set(out, result)

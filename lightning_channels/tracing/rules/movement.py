@@ -27,7 +27,8 @@ _SHAPE_FREE = {"permute", "transpose", "t", "unsqueeze", "alias", "detach", "con
 @rule(
     "_unsafe_view", "reshape", "_reshape_alias", "_reshape_copy", "view_copy", "unsafe_split",
     "unsafe_split_with_sizes", "roll", "flip", "repeat", "pixel_shuffle", "pixel_unshuffle", "index_select",
-    "contiguous", "channel_shuffle", "native_channel_shuffle", "rot90", "lift_fresh", "expand_copy", "permute_copy", "unfold_copy", "im2col",
+    "contiguous", "channel_shuffle", "native_channel_shuffle", "rot90", "lift_fresh", "expand_copy", "permute_copy",
+    "unfold_copy",
 )  # fmt: skip
 def movement(walk: Walk, op: Op) -> None:
     """Run the operator on each map of its first operand."""

@@ -13,8 +13,6 @@ if TYPE_CHECKING:
 
 __all__: list[str] = []
 
-_MEETS = "meets a dimension without channels"
-
 
 def _per_channel(walk: Walk, op: Op, parameters: list[Ref | None]) -> list[Maps]:
     """Unite the input's labels along dim 1 with those of vectors over the channels."""
@@ -26,7 +24,7 @@ def _per_channel(walk: Walk, op: Op, parameters: list[Ref | None]) -> list[Maps]
         if ref is not None:
             vectors = tuple(m.reshape(1, -1, *spatial) for m in walk.get(ref))
             operands.append((vectors, (1, walk.shape(ref)[0], *spatial)))
-    return [tuple(walk.labels.meet(operands, walk.pin(op, _MEETS)))]
+    return [tuple(walk.labels.meet(operands, walk.meets(op)))]
 
 
 @rule(
@@ -75,6 +73,6 @@ def _layer_norm(walk: Walk, op: Op) -> None:
     for ref in parameters:
         maps = tuple(m.reshape((1,) * (rank - m.dim()) + tuple(m.shape)) for m in walk.get(ref))
         operands.append((maps, (1,) * (rank - dims) + tuple(walk.shape(ref))))
-    walk.set(op.outputs[0], walk.labels.meet(operands, walk.pin(op, _MEETS)))
+    walk.set(op.outputs[0], walk.labels.meet(operands, walk.meets(op)))
     for out in op.outputs[1:]:
         walk.set(out, ())

@@ -15,8 +15,6 @@ if TYPE_CHECKING:
 
 __all__ = ["pad_left", "pointwise"]
 
-_MEETS = "meets a dimension without channels"
-
 
 def pad_left(maps: Maps, dims: int) -> Maps:
     """Maps as seen after broadcasting to ``dims`` dims."""
@@ -33,7 +31,7 @@ def pointwise(walk: Walk, op: Op) -> None:
     refs = op.inputs()
     dims = max(len(walk.shape(ref)) for ref in refs)
     operands = [_aligned(walk, ref, dims) for ref in refs]
-    maps = walk.labels.meet(operands, walk.pin(op, _MEETS))
+    maps = walk.labels.meet(operands, walk.meets(op))
     for out in op.outputs:
         if out is not None and out not in refs:
             walk.set(out, maps)  # an in-place operator's result keeps the maps that it had: they were united

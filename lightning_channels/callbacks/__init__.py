@@ -1,0 +1,5 @@
+"""Lightning callbacks; the only part of the package that imports Lightning."""
+
+from lightning_channels.callbacks.pruning import ChannelPruning
+
+__all__ = ["ChannelPruning"]

@@ -1,0 +1,51 @@
+"""Setting choices for a while and putting back exactly what was active."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any, TypeAlias
+
+from torch import Tensor
+
+from lightning_channels.errors import ConfigError, did_you_mean
+from lightning_channels.mutables import batch_update
+from lightning_channels.mutators import ChannelMutator
+from lightning_channels.samplers import Choices, read_choices
+
+__all__ = ["EvalChoices", "Held", "read_eval_choices"]
+
+_NAMES = ("max", "min", "current")
+
+EvalChoices: TypeAlias = "str | Choices | None"
+
+
+def read_eval_choices(value: Any) -> EvalChoices:
+    """``"max"``, ``"min"``, ``"current"``, choices, or None for the default.
+
+    Raises:
+        ConfigError: If it is none of these.
+    """
+    if value is None or (isinstance(value, str) and value in _NAMES):
+        return value
+    is_path = isinstance(value, os.PathLike) or str(value).endswith((".yaml", ".yml", ".json"))
+    if is_path or isinstance(value, Mapping):
+        return read_choices(value)
+    hint = did_you_mean(value, _NAMES) or "."
+    raise ConfigError(
+        f"eval_choices must be one of {', '.join(_NAMES)}, a dict of choices or the path of such a file, "
+        f"got {value!r}{hint}"
+    )
+
+
+class Held:
+    """What is active now, to be put back later: choices, or arbitrary channels that were kept by hand."""
+
+    def __init__(self, mutator: ChannelMutator) -> None:
+        self._kept: list[tuple[Any, Tensor]] = [(unit, unit.mutable_channel.kept) for unit in mutator.mutable_units]
+
+    def put_back(self) -> None:
+        """Activate the same channels again."""
+        with batch_update():
+            for unit, kept in self._kept:
+                unit.keep(kept)

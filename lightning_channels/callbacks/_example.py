@@ -1,0 +1,187 @@
+"""Example inputs for the tracer: the module's own, or the first batch of the loader."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import torch
+from lightning.fabric.utilities import move_data_to_device
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.utilities import CombinedLoader
+from lightning.pytorch.utilities.model_helpers import is_overridden
+from lightning_utilities.core.apply_func import apply_to_collection
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, IterableDataset
+
+from lightning_channels._rng import preserve_rng
+
+__all__ = ["find_example_inputs"]
+
+_INPUT_KEYS = ("pixel_values", "image", "x")
+_ADVICE = (
+    "Set self.example_input_array in the LightningModule, or pass example_inputs= to the callback "
+    "(a tensor, a tuple of positional arguments, or a dict of keyword arguments)"
+)
+
+
+def find_example_inputs(trainer: Trainer, pl_module: LightningModule, target: nn.Module, given: Any, stage: str) -> Any:
+    """The inputs to trace ``target`` with, on its device and in its floating dtype.
+
+    Args:
+        trainer: Knows the loaders.
+        pl_module: The LightningModule.
+        target: ``pl_module`` or one of its submodules.
+        given: What the user passed for the target, or None.
+        stage: Lightning's stage; its loader is the one looked at.
+
+    Raises:
+        MisconfigurationException: If none are given and none can be derived.
+    """
+    if given is not None:
+        return _place(given, target)
+    has_forward = is_overridden("forward", pl_module)
+    if target is pl_module and not has_forward:
+        children = ", ".join(repr(name) for name, _ in pl_module.named_children())
+        raise MisconfigurationException(
+            f"{type(pl_module).__name__} has no forward() that could be traced. Define one, or confine the callback to "
+            f"the submodule that is the net: ChannelPruning(module=…), one of {children or 'none'}"
+        )
+    example = pl_module.example_input_array
+    if example is None:
+        example = _input_of(_first_batch(trainer, pl_module, stage))
+    if target is pl_module or not has_forward:
+        return _place(example, target)
+    return _place(_capture(pl_module, target, _place(example, target)), target)
+
+
+def _place(inputs: Any, target: nn.Module) -> Any:
+    parameter = next((p for p in target.parameters() if p.is_floating_point()), None)
+    if parameter is None:
+        return inputs
+
+    def cast(tensor: Tensor) -> Tensor:
+        tensor = tensor.detach()
+        return tensor.to(parameter.dtype) if tensor.is_floating_point() else tensor
+
+    return apply_to_collection(move_data_to_device(inputs, parameter.device), Tensor, cast)
+
+
+class _Reached(Exception):
+    pass
+
+
+def _capture(pl_module: LightningModule, target: nn.Module, example: Any) -> Any:
+    """What ``target`` is called with while the LightningModule's forward runs."""
+    seen: list[tuple[tuple[Any, ...], dict[str, Any]]] = []
+
+    def hook(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        seen.append((args, kwargs))
+        raise _Reached
+
+    modes = [(module, module.training) for module in pl_module.modules()]
+    handle = target.register_forward_pre_hook(hook, with_kwargs=True)
+    try:
+        pl_module.eval()
+        with torch.no_grad():
+            _call(pl_module, example)
+    except _Reached:
+        pass
+    finally:
+        handle.remove()
+        for module, mode in modes:
+            module.training = mode
+    if not seen:
+        raise MisconfigurationException(
+            f"{type(pl_module).__name__}.forward() doesn't call the submodule that the callback is confined to. "
+            + _ADVICE
+        )
+    args, kwargs = seen[0]
+    if not kwargs:
+        return args
+    return dict(inspect.signature(target.forward).bind(*args, **kwargs).arguments) if args else kwargs
+
+
+def _call(module: nn.Module, inputs: Any) -> Any:
+    if isinstance(inputs, Mapping):
+        return module(**inputs)
+    return module(*inputs) if isinstance(inputs, (tuple, list)) else module(inputs)
+
+
+def _input_of(batch: Any) -> Any:
+    """``batch[0]``, or ``batch["pixel_values" | "image" | "x"]``; a batch that is a tensor is the input itself."""
+    if isinstance(batch, Tensor):
+        return batch
+    if isinstance(batch, (tuple, list)) and batch:
+        return _input_of(batch[0])
+    key = next((key for key in _INPUT_KEYS if key in batch), None) if isinstance(batch, Mapping) else None
+    if key is not None:
+        return _input_of(batch[key])
+    what = f"a dict with {', '.join(map(str, batch))}" if isinstance(batch, Mapping) else f"a {type(batch).__name__}"
+    raise MisconfigurationException(
+        f"no example input found in a batch of the loader: it holds {what}, where a tensor, or a dict with one of "
+        f"{', '.join(_INPUT_KEYS)}, was looked for. {_ADVICE}"
+    )
+
+
+def _first_batch(trainer: Trainer, pl_module: LightningModule, stage: str) -> Any:
+    loops = {
+        "fit": trainer.fit_loop,
+        "validate": trainer.validate_loop,
+        "test": trainer.test_loop,
+        "predict": trainer.predict_loop,
+    }
+    source = loops[stage]._data_source  # type: ignore[attr-defined]
+    if not source.is_defined():
+        raise MisconfigurationException(
+            f"there are no example inputs, and no {source.name} to take them from. {_ADVICE}"
+        )
+    with preserve_rng():
+        batch = trainer.precision_plugin.convert_input(_peek(source.dataloader()))
+        batch = pl_module._on_before_batch_transfer(batch)
+        device = next((p.device for p in pl_module.parameters()), torch.device("cpu"))
+        return pl_module._apply_batch_transfer_handler(batch, device=device)
+
+
+def _peek(loader: Any) -> Any:
+    """A first batch, in the structure that Lightning would give it; the loader is afterwards as it was."""
+    if isinstance(loader, CombinedLoader):
+        return _peek(loader.iterables)
+    if isinstance(loader, Mapping):
+        return {key: _peek(value) for key, value in loader.items()}
+    if isinstance(loader, (tuple, list)):
+        return [_peek(value) for value in loader]
+    dataset = getattr(loader, "dataset", None)
+    if isinstance(dataset, IterableDataset):
+        raise MisconfigurationException(
+            f"no example input is taken from {type(dataset).__name__}: an IterableDataset would lose its first batch. "
+            + _ADVICE
+        )
+    if isinstance(loader, DataLoader):
+        return _peek_map_style(loader)
+    if not isinstance(loader, Iterable) or iter(loader) is loader:
+        raise MisconfigurationException(
+            f"no example input is taken from a {type(loader).__name__}: looking at it would consume it. {_ADVICE}"
+        )
+    return _first(loader, "the loader")
+
+
+def _peek_map_style(loader: DataLoader[Any]) -> Any:
+    """Two samples are enough, fetched here: no worker process is started."""
+    samplers = (loader, loader.sampler, loader.batch_sampler, getattr(loader.batch_sampler, "sampler", None))
+    generators = {id(g): g for s in samplers if isinstance(g := getattr(s, "generator", None), torch.Generator)}
+    with preserve_rng(*generators.values()):
+        if loader.batch_sampler is None:
+            return loader.collate_fn(loader.dataset[_first(loader.sampler, "the loader's sampler")])
+        keys = list(_first(loader.batch_sampler, "the loader's batch sampler"))[:2]
+        if hasattr(loader.dataset, "__getitems__"):
+            return loader.collate_fn(loader.dataset.__getitems__(keys))
+        return loader.collate_fn([loader.dataset[key] for key in keys])
+
+
+def _first(iterable: Iterable[Any], what: str) -> Any:
+    for item in iterable:
+        return item
+    raise MisconfigurationException(f"no example input was found: {what} is empty. {_ADVICE}")

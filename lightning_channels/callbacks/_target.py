@@ -1,0 +1,92 @@
+"""The module that is pruned: finding it, and whether it can be or was prepared."""
+
+from __future__ import annotations
+
+import json
+from hashlib import sha256
+from typing import Any
+
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch import LightningModule, Trainer
+from torch import nn
+
+from lightning_channels.dynamic_ops import is_dynamic
+from lightning_channels.errors import did_you_mean
+from lightning_channels.mutators import ChannelMutator
+
+__all__ = ["check_can_prepare", "check_ranks_agree", "find_mutators", "find_target", "lost_modules"]
+
+_MUTATOR = "_channel_mutator"
+
+
+def find_target(pl_module: LightningModule, name: str | None) -> nn.Module:
+    """The submodule of that dotted name, or the module itself.
+
+    Raises:
+        MisconfigurationException: If there is none; the message names the nearest.
+    """
+    if name is None:
+        return pl_module
+    try:
+        return pl_module.get_submodule(name)
+    except AttributeError as error:
+        names = [known for known, _ in pl_module.named_modules() if known]
+        raise MisconfigurationException(
+            f"{type(pl_module).__name__} has no submodule {name!r}{did_you_mean(name, names)}"
+        ) from error
+
+
+def find_mutators(target: nn.Module) -> dict[str, ChannelMutator]:
+    """Name → mutator of each prepared module in ``target``, itself included (as ``""``)."""
+    return {name: module.__dict__[_MUTATOR] for name, module in target.named_modules() if module.__dict__.get(_MUTATOR)}
+
+
+def check_can_prepare(pl_module: LightningModule, target: nn.Module) -> None:
+    """Refuse parameters that can't be sliced by channel.
+
+    Raises:
+        MisconfigurationException: If there are no parameters, or sharded or unmaterialised ones.
+    """
+    parameters = dict(target.named_parameters())
+    if not parameters:
+        raise MisconfigurationException(
+            f"{type(target).__name__} has no parameters once {type(pl_module).__name__}'s __init__, setup and "
+            "configure_model have run; build the net in one of these"
+        )
+    for name, parameter in parameters.items():
+        kinds = {cls.__name__ for cls in type(parameter).__mro__}
+        if kinds & {"DTensor", "FlatParameter", "ShardedTensor"} or hasattr(parameter, "_flat_param"):
+            raise MisconfigurationException(
+                f"the parameter {name!r} is sharded already, and a shard has no whole channels. Prepare first: call "
+                "ChannelMutator(...).prepare_from_supernet(model) in configure_model, before fully_shard(model)"
+            )
+        if parameter.is_meta:
+            raise MisconfigurationException(
+                f"the parameter {name!r} is on the meta device, so that nothing can be traced. Materialise the model "
+                "in configure_model, or prepare it yourself before you shard it"
+            )
+
+
+def lost_modules(mutator: ChannelMutator) -> list[str]:
+    """Names of modules that the mutator made dynamic and that were replaced by others since."""
+    modules = dict(mutator.model.named_modules())
+    names = {channel.name for unit in mutator.mutable_units for channel in unit.channels}
+    return sorted(name for name in names if name not in modules or not is_dynamic(modules[name]))
+
+
+def check_ranks_agree(trainer: Trainer, who: str, facts: Any) -> None:
+    """Refuse to train if a rank has other units or would draw other choices: DDP itself would raise nothing.
+
+    Raises:
+        MisconfigurationException: On all ranks, if one differs from rank zero.
+    """
+    if trainer.world_size == 1:
+        return
+    own = sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+    first = trainer.strategy.broadcast(own)
+    if not trainer.strategy.reduce_boolean_decision(own == first, all=True):
+        raise MisconfigurationException(
+            f"{who}: the ranks don't agree on the units or on the first step's choices, and would train different "
+            "subnets without an error. Give each rank the same seed, sampler and model; a sampler must be a pure "
+            "function of its arguments"
+        )
