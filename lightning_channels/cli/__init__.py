@@ -1,0 +1,95 @@
+"""The command line, ``lightning-channels``.
+
+Only argparse is imported here: what a command needs is imported when it runs, so that ``--help`` answers at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+__all__ = ["main"]
+
+_UNITS = """\
+Print the channel units of a model as JSON: the template of a mutator, or with --choice the width of each mutable unit.
+
+CONFIG is one of
+  a config's name          model/torchvision, experiment/digits_slimmable, train
+  a YAML file              of the same groups, or with a _target_ that builds a model
+  an import path           torchvision.models.resnet34 (without pretrained weights, unless weights=... is given)
+
+OVERRIDES are Hydra's, key=value or group=option. For an import path they are the arguments of the model
+(width_mult=1.5), except those of the groups unit, mutator and tracer.
+"""
+
+_EXAMPLES = """\
+examples:
+  lightning-channels units torchvision.models.mobilenet_v2 width_mult=1.5 --choice
+  lightning-channels units model/torchvision model.name=resnet34 unit=one_shot -i -o units.json
+  lightning-channels units experiment/digits_slimmable -c
+"""
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="lightning-channels", description="Channel pruning for PyTorch Lightning.")
+    parser.add_argument("--version", action="store_true", help="print the version and exit")
+    commands = parser.add_subparsers(title="commands", dest="command", metavar="COMMAND")
+    units = commands.add_parser(
+        "units",
+        help="print the channel units of a model",
+        usage="%(prog)s [-h] [-c] [-i] [--choice] [-o FILE] CONFIG [OVERRIDES ...]",
+        description=_UNITS,
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    units.add_argument("config", metavar="CONFIG", help="config name, YAML file or import path of the model")
+    units.add_argument("-c", "--with-channel", action="store_true", help="output with the channels of each unit")
+    units.add_argument("-i", "--with-init-args", action="store_true", help="output with the init args of each unit")
+    units.add_argument("--choice", action="store_true", help="output the choices alone; -c and -i are ignored")
+    units.add_argument("-o", "--output-path", metavar="FILE", help="write to this file instead of printing")
+    return parser
+
+
+def _parse(parser: argparse.ArgumentParser, argv: Sequence[str] | None) -> argparse.Namespace:
+    # Overrides may stand before, between and after the options, which argparse allows for no list of positionals.
+    arguments, rest = parser.parse_known_args(argv)
+    arguments.overrides = [item for item in rest if not item.startswith("-") and ("=" in item or item.startswith("~"))]
+    unknown = [item for item in rest if item not in arguments.overrides]
+    if unknown:
+        parser.error(f"cannot make sense of {' '.join(unknown)}; overrides are written key=value")
+    return arguments
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line.
+
+    Args:
+        argv: Arguments; those of the process by default.
+
+    Returns:
+        The exit code: 0, or 2 for input that cannot be used (one line on stderr says why).
+
+    Example:
+        >>> main(["--version"])
+        0.1.0
+        0
+    """
+    parser = _parser()
+    arguments = _parse(parser, argv)
+    if arguments.version:
+        from lightning_channels import __version__
+
+        print(__version__)
+        return 0
+    if arguments.command is None:
+        parser.error("which command? Known: units")
+    from lightning_channels.cli._units import run
+    from lightning_channels.errors import ChannelsError
+
+    try:
+        run(arguments)
+    except (ChannelsError, OSError) as error:
+        print(f"lightning-channels: error: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    return 0

@@ -1,0 +1,44 @@
+"""``lightning-channels units``: a model's units as JSON."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+from argparse import Namespace
+from pathlib import Path
+from typing import Any
+
+from lightning_channels._config import mutator_config
+from lightning_channels.cli._source import load
+from lightning_channels.registry import build
+
+
+def run(arguments: Namespace) -> None:
+    """Carry out the command.
+
+    Raises:
+        ChannelsError: If the model cannot be found, built or analysed.
+        OSError: If the output cannot be written.
+    """
+    # Whatever the model's code prints must not end up in the JSON.
+    with contextlib.redirect_stdout(sys.stderr):
+        config, model = load(arguments.config, arguments.overrides)
+        mutator = build(mutator_config(config))
+        mutator.prepare_from_supernet(model)
+    text = _to_json(_output(mutator, arguments)) + "\n"
+    if arguments.output_path is None:
+        sys.stdout.write(text)
+    else:
+        Path(arguments.output_path).write_text(text, encoding="utf-8")
+        print(f"{len(mutator.mutable_units)} mutable units written to {arguments.output_path}", file=sys.stderr)
+
+
+def _output(mutator: Any, arguments: Namespace) -> Any:
+    if arguments.choice:
+        return mutator.choice_template
+    return mutator.config_template(with_unit_init_args=arguments.with_init_args, with_channels=arguments.with_channel)
+
+
+def _to_json(output: Any) -> str:
+    return json.dumps(output, indent=4, separators=(",", ":"))

@@ -1,0 +1,67 @@
+"""examples/train.py as a program: Hydra's own options, overrides, and other data and models."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from lightning_channels._config import examples_dir
+
+TINY = [
+    "trainer.accelerator=cpu",
+    "trainer.enable_progress_bar=false",
+    "trainer.limit_train_batches=2",
+    "trainer.limit_val_batches=1",
+    "trainer.max_epochs=1",
+    "report.latency_runs=1",
+    "report.widths=[0.5,1.0]",
+]
+
+
+def run(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-W", "ignore", str(examples_dir() / "train.py"), *arguments]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, env=environment, check=False)
+
+
+def test_cfg_job_prints_the_composed_config(tmp_path: Path) -> None:
+    done = run("unit=one_shot", "unit.candidate_choices=[0.5,1.0]", "data.batch_size=32", "--cfg", "job", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    config = yaml.safe_load(done.stdout)
+    assert config["unit"]["candidate_choices"] == [0.5, 1.0]
+    assert config["data"]["batch_size"] == 32
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_overrides_reach_the_training(tmp_path: Path) -> None:
+    overrides = ["unit=one_shot", "unit.candidate_choices=[0.25,0.5,0.75,1.0]", "data.batch_size=32"]
+    done = run(*TINY, *overrides, "hydra.run.dir=out", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    structure = yaml.safe_load((tmp_path / "out" / "slimmable.structure.yaml").read_text())
+    unit_config = structure["template"]["channel_unit_cfg"]
+    assert unit_config["type"] == "OneShotMutableChannelUnit"
+    assert unit_config["default_args"]["candidate_choices"] == [0.25, 0.5, 0.75, 1.0]
+    assert [row["width"] for row in json.loads((tmp_path / "out" / "results.json").read_text())["rows"]] == [0.5, 1.0]
+    assert "results.json" in done.stdout
+
+
+@pytest.mark.slow
+def test_multirun_trains_each_job(tmp_path: Path) -> None:
+    done = run("--multirun", *TINY, "seed=0,1", "hydra.sweep.dir=sweep", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    for job in ("0", "1"):
+        assert len(json.loads((tmp_path / "sweep" / job / "results.json").read_text())["rows"]) == 2
+    assert yaml.safe_load((tmp_path / "sweep" / "1" / ".hydra" / "config.yaml").read_text())["seed"] == 1
+
+
+def test_an_unknown_override_gives_hydras_own_error(tmp_path: Path) -> None:
+    done = run("trainer.max_epoch=3", cwd=tmp_path)
+    assert done.returncode == 1
+    assert "Could not override 'trainer.max_epoch'" in done.stderr
+    done = run("unit=slim", cwd=tmp_path)
+    assert "Could not find 'unit/slim'" in done.stderr
+    assert "one_shot" in done.stderr
