@@ -70,8 +70,7 @@ class ChannelMutator:
         """Whether units come from the template's channels, without a forward pass."""
         return self.parse_cfg.get("type") == "Config"
 
-    # --- preparing
-    # ------------------------------------------------------------------------------------------------------
+    # --- preparing ---------------------------------------------------------------------------------------------------
 
     def prepare_from_supernet(
         self, model: nn.Module, example_inputs: ExampleInputs | None = None, verify: bool = True
@@ -145,8 +144,7 @@ class ChannelMutator:
             raise PrepareError("no model is prepared; call prepare_from_supernet(model) first")
         return self._model
 
-    # --- units and choices
-    # ----------------------------------------------------------------------------------------------
+    # --- units and choices -------------------------------------------------------------------------------------------
 
     @property
     def units(self) -> list[MutableChannelUnit]:
@@ -213,8 +211,7 @@ class ChannelMutator:
         """The choice of every mutable unit, to be edited and given to :meth:`set_choices`."""
         return self.current_choices
 
-    # --- templates
-    # ------------------------------------------------------------------------------------------------------
+    # --- templates ---------------------------------------------------------------------------------------------------
 
     def config_template(
         self, only_mutable_units: bool = False, with_unit_init_args: bool = False, with_channels: bool = False
@@ -271,8 +268,7 @@ class ChannelMutator:
         """
         self.set_choices(structure.check(data, self.mutable_units))
 
-    # --- the model
-    # ------------------------------------------------------------------------------------------------------
+    # --- the model ---------------------------------------------------------------------------------------------------
 
     def export(self, model: nn.Module | None = None, choices: Mapping[str, int | float] | None = None) -> nn.Module:
         """A plain static module of the current or given widths; see :func:`lightning_channels.export_subnet`."""

@@ -42,8 +42,7 @@ class Replay:
             dead[classes] = True
         self._alive = ~dead[graph.solution.root]
 
-    # --- sizes
-    # ----------------------------------------------------------------------------------------------------------
+    # --- sizes -------------------------------------------------------------------------------------------------------
 
     def mask(self, ref: Ref, dim: int, maps: Maps | None = None) -> Tensor | None:
         """Which indices of a dim are left; ``None`` if all are."""
@@ -71,8 +70,7 @@ class Replay:
                 tensor = tensor.index_select(dim, mask.nonzero().flatten().to(tensor.device))
         return tensor
 
-    # --- running
-    # --------------------------------------------------------------------------------------------------------
+    # --- running -----------------------------------------------------------------------------------------------------
 
     @torch.no_grad()
     def run(self, tensors: Mapping[str, Tensor], inputs: list[Tensor]) -> list[Tensor]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import random
 from collections.abc import Mapping, Sequence
@@ -16,6 +15,7 @@ from lightning_channels.mutables import BaseMutableChannel, SimpleMutableChannel
 from lightning_channels.registry import UNITS, check_arguments
 from lightning_channels.units.attach import attach, check_fits, detach
 from lightning_channels.units.channel import Channel
+from lightning_channels.units.layout import channels_template, describe, fill_from_config, fill_from_group
 from lightning_channels.units.rounding import check_number
 
 if TYPE_CHECKING:
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 __all__ = ["MutableChannelUnit"]
 
 _CONFIG_KEYS = ("init_args", "channels", "choice")
-_CHANNELS_KEYS = ("input_related", "output_related", "groups", "exact", "reason")
 
 
 @UNITS.register()
@@ -62,8 +61,7 @@ class MutableChannelUnit:
         self.reason: str | None = None
         self._name: str | None = None
 
-    # --- identity
-    # -------------------------------------------------------------------------------------------------------
+    # --- identity ----------------------------------------------------------------------------------------------------
 
     @property
     def name(self) -> str:
@@ -93,18 +91,9 @@ class MutableChannelUnit:
         return self.is_mutable or not (self.output_related or self.input_related)
 
     def __repr__(self) -> str:
-        lines = [f"{type(self).__name__}(", f"  name={self.name}"]
-        for title, channels in (("output_related", self.output_related), ("input_related", self.input_related)):
-            if channels:
-                lines.append(f"  ({title}): ModuleList(")
-                lines += [f"    ({i}): {channel!r}" for i, channel in enumerate(channels)]
-                lines.append("  )")
-            else:
-                lines.append(f"  ({title}): ModuleList()")
-        return "\n".join([*lines, f"  (mutable_channel): {self.mutable_channel!r}", ")"])
+        return describe(self)
 
-    # --- making units
-    # ---------------------------------------------------------------------------------------------------
+    # --- making units ------------------------------------------------------------------------------------------------
 
     @classmethod
     def init_from_graph(cls, graph: ModuleGraph, unit_args: Mapping[str, Any] | None = None) -> list[Self]:
@@ -126,28 +115,11 @@ class MutableChannelUnit:
         arguments = {"num_channels": group.num_channels, **unit_args}
         check_arguments(cls, arguments, f"unit type {cls.__name__}")
         unit = cls(**{**arguments, "num_channels": group.num_channels})
-        for run in group.runs:
-            bare = run.side.bare
-            channel = Channel(
-                run.side.module,
-                run.start,
-                run.end,
-                run.side.is_output,
-                run.expand_ratio,
-                None if run.index is None else tuple(run.index),
-                *(bare or (None, 0)),
-            )
-            if run.side.is_output:
-                unit.output_related.append(channel)
-            if run.side.is_input:
-                unit.input_related.append(_as_input(channel))
-        unit.groups = group.tile
-        unit.exact = group.inexact is None
-        unit.reason = None if group.pin is None else str(group.pin)
+        fill_from_group(unit, group)
         unit._settle()
-        if unit_args.get("num_channels", group.num_channels) != group.num_channels:
+        if arguments["num_channels"] != group.num_channels:
             raise ConfigError(
-                f"unit {unit.name!r} has {group.num_channels} channels, its config says {unit_args['num_channels']!r}"
+                f"unit {unit.name!r} has {group.num_channels} channels, its config says {arguments['num_channels']!r}"
             )
         return unit
 
@@ -165,43 +137,27 @@ class MutableChannelUnit:
             StructureError: If the model has no such module, or not so many channels there.
         """
         check_keys(config, _CONFIG_KEYS, "a unit's config")
-        arguments = dict(config.get("init_args", {}))
+        arguments = dict(config.get("init_args") or {})
         check_arguments(cls, arguments, f"unit type {cls.__name__}")
         if "num_channels" not in arguments:
             raise ConfigError("a unit's config needs init_args with num_channels")
         unit = cls(**arguments)
-        channels = config.get("channels", {})
-        check_keys(channels, _CHANNELS_KEYS, "the channels of a unit's config")
-        for output, target in ((True, unit.output_related), (False, unit.input_related)):
-            for entry in channels.get("output_related" if output else "input_related", []):
-                target.append(Channel.init_from_cfg(entry, unit.num_channels, output))
-        unit._read_facts(channels)
+        fill_from_config(unit, config.get("channels") or {})
         check_fits(model, unit.name, unit.channels)
         unit._settle()
         if config.get("choice") is not None:
             unit.current_choice = config["choice"]
         return unit
 
-    def _read_facts(self, channels: Mapping[str, Any]) -> None:
-        groups, exact, reason = channels.get("groups", 1), channels.get("exact", True), channels.get("reason")
-        if not is_int(groups) or groups < 1 or self.num_channels % groups:
-            raise ConfigError(
-                f"groups of unit {self.name!r} must divide its {self.num_channels} channels, got {groups!r}"
-            )
-        if not isinstance(exact, bool) or not isinstance(reason, str | None):
-            raise ConfigError(f"unit {self.name!r}: exact must be true or false and reason a string")
-        self.groups, self.exact, self.reason = groups, exact, reason
-
     def _settle(self) -> None:
         """Called once channels and constraints are known."""
 
-    # --- choices
-    # --------------------------------------------------------------------------------------------------------
+    # --- choices -----------------------------------------------------------------------------------------------------
 
     @property
     def current_choice(self) -> int | float:
-        """The number of active channels."""
-        return self.mutable_channel.activated_channels
+        """The choice that stands for the active channels: their number, or what a subclass makes of it."""
+        return self.choice_of(self.mutable_channel.activated_channels)
 
     @current_choice.setter
     def current_choice(self, choice: int | float) -> None:
@@ -266,8 +222,7 @@ class MutableChannelUnit:
             return self.max_choice
         return self.choice_of(self.allowed_number((rng or random).randint(1, self.num_channels)))
 
-    # --- which channels
-    # -------------------------------------------------------------------------------------------------
+    # --- which channels ----------------------------------------------------------------------------------------------
 
     def keep_first(self, number: int) -> None:
         """Activate the first ``number`` channels, in every group as many."""
@@ -297,8 +252,7 @@ class MutableChannelUnit:
             raise ChoiceError(f"unit {self.name!r} can't change ({self.why_not()})")
         self.mutable_channel.keep(channels)
 
-    # --- the model
-    # ------------------------------------------------------------------------------------------------------
+    # --- the model ---------------------------------------------------------------------------------------------------
 
     def prepare_for_pruning(self, model: nn.Module) -> None:
         """Turn the modules of this unit into dynamic ops and let its mutable channel steer them.
@@ -313,8 +267,7 @@ class MutableChannelUnit:
         """Take this unit's mutable channel off its modules."""
         detach(model, self.channels, self.mutable_channel)
 
-    # --- templates
-    # ------------------------------------------------------------------------------------------------------
+    # --- templates ---------------------------------------------------------------------------------------------------
 
     def init_args(self) -> dict[str, Any]:
         """The arguments that make an equal unit, in the order of the documents."""
@@ -334,20 +287,6 @@ class MutableChannelUnit:
         if with_init_args:
             template["init_args"] = self.init_args()
         if with_channels:
-            channels: dict[str, Any] = {
-                "input_related": [c.config_template() for c in self.input_related],
-                "output_related": [c.config_template() for c in self.output_related],
-            }
-            if self.groups > 1:
-                channels["groups"] = self.groups
-            if not self.exact:
-                channels["exact"] = False
-            if self.reason is not None:
-                channels["reason"] = self.reason
-            template["channels"] = channels
+            template["channels"] = channels_template(self)
         template["choice"] = self.current_choice
         return template
-
-
-def _as_input(channel: Channel) -> Channel:
-    return dataclasses.replace(channel, is_output_channel=False)

@@ -62,15 +62,6 @@ class SequentialMutableChannelUnit(MutableChannelUnit):
         self.min_value = min_value
         self.min_ratio = min_ratio
 
-    @property
-    def current_choice(self) -> int | float:
-        """The number of active channels, or their share, as ``choice_mode`` says."""
-        return self.choice_of(self.mutable_channel.activated_channels)
-
-    @current_choice.setter
-    def current_choice(self, choice: int | float) -> None:
-        self.keep_first(self.check_choice(choice))
-
     def number_of(self, choice: int | float) -> int:
         """The number of channels that a choice stands for, rounded to what divisor and groups allow.
 

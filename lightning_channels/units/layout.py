@@ -1,0 +1,78 @@
+"""Where a unit's channels are: from a tracer's group, from a template, and back into one."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from lightning_channels._plain import is_int
+from lightning_channels.errors import ConfigError, check_keys
+from lightning_channels.units.channel import Channel
+
+if TYPE_CHECKING:
+    from lightning_channels.tracing import Group
+    from lightning_channels.units.base import MutableChannelUnit
+
+__all__ = ["channels_template", "describe", "fill_from_config", "fill_from_group"]
+
+_KEYS = ("input_related", "output_related", "groups", "exact", "reason")
+
+
+def fill_from_group(unit: MutableChannelUnit, group: Group) -> None:
+    """Give a unit the channels and constraints that a tracer found."""
+    for run in group.runs:
+        tensor, dim = run.side.bare or (None, 0)
+        index = None if run.index is None else tuple(run.index)
+        channel = Channel(run.side.module, run.start, run.end, True, run.expand_ratio, index, tensor, dim)
+        if run.side.is_output:
+            unit.output_related.append(channel)
+        if run.side.is_input:
+            unit.input_related.append(dataclasses.replace(channel, is_output_channel=False))
+    unit.groups = group.tile
+    unit.exact = group.inexact is None
+    unit.reason = None if group.pin is None else str(group.pin)
+
+
+def fill_from_config(unit: MutableChannelUnit, config: Mapping[str, Any]) -> None:
+    """Give a unit the channels and constraints of a template.
+
+    Raises:
+        ConfigError: If a key is unknown or a value is not allowed.
+    """
+    check_keys(config, _KEYS, "the channels of a unit's config")
+    for key, is_output, target in (
+        ("output_related", True, unit.output_related),
+        ("input_related", False, unit.input_related),
+    ):
+        target += [Channel.init_from_cfg(entry, unit.num_channels, is_output) for entry in config.get(key, [])]
+    groups, exact, reason = config.get("groups", 1), config.get("exact", True), config.get("reason")
+    if not is_int(groups) or groups < 1 or unit.num_channels % groups:
+        raise ConfigError(f"groups of unit {unit.name!r} must divide its {unit.num_channels} channels, got {groups!r}")
+    if not isinstance(exact, bool) or not isinstance(reason, str | None):
+        raise ConfigError(f"unit {unit.name!r}: exact must be true or false, and reason a string")
+    unit.groups, unit.exact, unit.reason = groups, exact, reason
+
+
+def channels_template(unit: MutableChannelUnit) -> dict[str, Any]:
+    """A unit's channels as plain data; what the reference has no keys for is there only where it is needed."""
+    template: dict[str, Any] = {
+        "input_related": [channel.config_template() for channel in unit.input_related],
+        "output_related": [channel.config_template() for channel in unit.output_related],
+    }
+    if unit.groups > 1:
+        template["groups"] = unit.groups
+    if not unit.exact:
+        template["exact"] = False
+    if unit.reason is not None:
+        template["reason"] = unit.reason
+    return template
+
+
+def describe(unit: MutableChannelUnit) -> str:
+    """A unit as it prints."""
+    lines = [f"{type(unit).__name__}(", f"  name={unit.name}"]
+    for title, channels in (("output_related", unit.output_related), ("input_related", unit.input_related)):
+        rows = [f"    ({i}): {channel!r}" for i, channel in enumerate(channels)]
+        lines += [f"  ({title}): ModuleList(", *rows, "  )"] if rows else [f"  ({title}): ModuleList()"]
+    return "\n".join([*lines, f"  (mutable_channel): {unit.mutable_channel!r}", ")"])
