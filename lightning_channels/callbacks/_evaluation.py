@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 
@@ -12,19 +14,19 @@ from lightning_channels.samplers import Choices
 __all__ = ["EvaluationHooks"]
 
 
-class EvaluationHooks(Callback):
+class EvaluationHooks(Callback, ABC):
     """Sets the evaluation's choices when it starts and puts back what was active when it ends."""
 
     _held: Held | None = None
 
     @property
+    @abstractmethod
     def mutator(self) -> ChannelMutator:
         """The mutator that steers the module."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _evaluation_choices(self) -> Choices | None:
         """What to evaluate; None leaves what is active."""
-        raise NotImplementedError
 
     def _enter_evaluation(self) -> None:
         choices = self._evaluation_choices()

@@ -145,7 +145,8 @@ def container_of(module: nn.Module, is_output: bool, side: str | None = None) ->
     if side is not None:
         if side in containers:
             return containers[side]
-        raise ConfigError(f"{what} has no side {side!r}{did_you_mean(side, containers)} It has {', '.join(containers)}")
+        hint = did_you_mean(side, containers) or "."
+        raise ConfigError(f"{what} has no side {side!r}{hint} It has {', '.join(containers)}")
     spec = spec_of(module)
     # bare tensors lie between input and output, like a norm's
     known = dict.fromkeys(containers, Side(True, True)) if spec is None else spec.sides

@@ -89,7 +89,8 @@ def _choose(model: nn.Module, choices: Mapping[str, int | float]) -> None:
     for name in choices:
         if name not in units:
             allowed = ", ".join(units)
-            raise ChoiceError(f"no mutable unit is named {name!r}{did_you_mean(name, units)} The model has: {allowed}")
+            hint = did_you_mean(name, units) or "."
+            raise ChoiceError(f"no mutable unit is named {name!r}{hint} The model has: {allowed}")
     for name, choice in choices.items():
         units[name].current_choice = choice
 

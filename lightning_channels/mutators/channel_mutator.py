@@ -195,7 +195,8 @@ class ChannelMutator:
         known = self.name2unit
         for name in choices:
             if name not in known:
-                raise ChoiceError(f"unknown unit {name!r}{did_you_mean(name, known)} The model has {len(known)} units")
+                hint = did_you_mean(name, known) or "."
+                raise ChoiceError(f"unknown unit {name!r}{hint} The model has {len(known)} units")
         numbers = [(known[name], known[name].check_choice(choice)) for name, choice in choices.items()]
         with batch_update():
             for unit, number in numbers:

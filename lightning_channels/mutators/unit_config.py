@@ -68,7 +68,7 @@ class UnitConfig:
             if name not in known:
                 raise ConfigError(
                     f"channel_unit_cfg has settings for the unit {name!r}, which the model doesn't have"
-                    f"{did_you_mean(name, known)} It has {len(known)} units"
+                    f"{did_you_mean(name, known) or '.'} It has {len(known)} units"
                 )
 
 
