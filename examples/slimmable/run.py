@@ -1,5 +1,6 @@
 """The two halves of examples/train.py: train the slimmable network, then report on its subnets."""
 
+import logging
 import sys
 import warnings
 from collections.abc import Iterator
@@ -29,6 +30,9 @@ _WRITTEN = {
 warnings.filterwarnings("ignore", message=".*LeafSpec.*is deprecated.*")
 warnings.filterwarnings("ignore", message="Checkpoint directory .* exists and is not empty.*")
 warnings.filterwarnings("ignore", message="The dirpath has changed from .*")
+
+# Hydra logs what reaches the root logger; Lightning prints its messages itself, and once is enough.
+logging.getLogger("lightning").propagate = False
 
 
 @dataclass(frozen=True)
