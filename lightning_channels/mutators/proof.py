@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -24,6 +25,19 @@ from lightning_channels.units import MutableChannelUnit
 __all__ = ["Proof"]
 
 _TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-4, torch.bfloat16: 5e-2, torch.float16: 1e-2}
+
+
+@dataclass(frozen=True, slots=True)
+class _Failure:
+    """What was wrong, and the innermost module that was running when the model failed, if one was."""
+
+    reason: str
+    module: str = ""
+
+    def concerns(self, unit: MutableChannelUnit) -> bool:
+        """Whether the unit is on that module, or on one inside it."""
+        inside = f"{self.module}."
+        return bool(self.module) and any(f"{channel.name}.".startswith(inside) for channel in unit.channels)
 
 
 class Proof:
@@ -43,15 +57,18 @@ class Proof:
         self._groups = {id(unit): group for unit, group in zip(units, graph.groups, strict=True)}
         self._units = [unit for unit in units if unit.is_mutable]
         self._inputs = inputs
-        self._draws = [self._draw(unit) for unit in self._units]
+        self._draws = {id(unit): self._draw(unit, number) for number, unit in enumerate(self._units)}
         self._tensors: dict[str, Tensor] = {}
         self._overrides: dict[str, Tensor] = {}
 
-    def _draw(self, unit: MutableChannelUnit) -> list[Tensor]:
-        """The kept channels of each trial: the first of all, and a random third; never all of them."""
-        generator = torch.Generator("cpu").manual_seed(len(self._groups))
+    def _draw(self, unit: MutableChannelUnit, number: int) -> list[Tensor]:
+        """The kept channels of each trial: the first alone, and a random set; never all of them.
+
+        Each unit gets a size of its own: where sizes agree by chance, sizes that were mixed up go unnoticed.
+        """
+        generator = torch.Generator("cpu").manual_seed(number)
         inside = unit.num_channels // unit.groups
-        keep = max(1, inside // 3)
+        keep = int(torch.randint(1, inside, (), generator=generator, device="cpu"))
         chosen = torch.randperm(inside, generator=generator, device="cpu")[:keep].sort().values
         return [torch.tensor([0]), chosen]
 
@@ -60,20 +77,36 @@ class Proof:
         self._tensors = dict([*model.named_parameters(), *model.named_buffers()])
         self._overrides = _randomised(self._tensors)
         self._tensors |= self._overrides
+        before = {id(unit): unit.mutable_channel.kept for unit in self._units}
+        self._widen(self._units)  # units that aren't tried are at full width, wherever their type lets them start
         with evaluating(model):
-            accepted: list[MutableChannelUnit] = []
-            rest = list(self._units)
-            problem = self._try(model, rest)
-            if problem is None:
-                return
+            accepted, rest = self._set_aside(model)
+            problems: dict[int, str] = {}
             while rest:
-                before = len(rest)
-                rest, problems = self._grow(model, accepted, rest, {})
-                if len(rest) == before or not rest:
+                left = self._grow(model, accepted, rest, problems)
+                if len(left) == len(rest):
                     break
+                rest = left
             for unit in rest:
                 unit.detach(model)
                 unit.reason = problems[id(unit)]
+            for unit in accepted:
+                unit.keep(before[id(unit)])
+
+    @staticmethod
+    def _widen(units: list[MutableChannelUnit]) -> None:
+        with batch_update():
+            for unit in units:
+                unit.mutable_channel.keep(unit.num_channels)
+
+    def _set_aside(self, model: nn.Module) -> tuple[list[MutableChannelUnit], list[MutableChannelUnit]]:
+        """Units that pass together, and the others: as long as a module fails, the units that are on it leave."""
+        accepted, aside = list(self._units), list[MutableChannelUnit]()
+        while (failure := self._try(model, accepted)) is not None:
+            blamed = [unit for unit in accepted if failure.concerns(unit)] or accepted
+            accepted = [unit for unit in accepted if unit not in blamed]
+            aside += blamed
+        return accepted, aside
 
     def _grow(
         self,
@@ -81,42 +114,44 @@ class Proof:
         accepted: list[MutableChannelUnit],
         units: list[MutableChannelUnit],
         problems: dict[int, str],
-    ) -> tuple[list[MutableChannelUnit], dict[int, str]]:
+    ) -> list[MutableChannelUnit]:
         """Add to ``accepted`` what passes with it; returns what doesn't."""
-        problem = self._try(model, [*accepted, *units])
-        if problem is None:
+        failure = self._try(model, [*accepted, *units])
+        if failure is None:
             accepted += units
-            return [], problems
+            return []
         if len(units) == 1:
-            problems[id(units[0])] = problem
-            return units, problems
+            problems[id(units[0])] = failure.reason
+            return units
         half = len(units) // 2
-        left, _ = self._grow(model, accepted, units[:half], problems)
-        right, _ = self._grow(model, accepted, units[half:], problems)
-        return [*left, *right], problems
+        left = self._grow(model, accepted, units[:half], problems)
+        return left + self._grow(model, accepted, units[half:], problems)
 
-    def _try(self, model: nn.Module, units: list[MutableChannelUnit]) -> str | None:
+    def _try(self, model: nn.Module, units: list[MutableChannelUnit]) -> _Failure | None:
         """What is wrong with narrowing ``units`` together; ``None`` if nothing is."""
-        if not units:
-            return None
-        draws = {id(unit): draw for unit, draw in zip(self._units, self._draws, strict=True)}
         try:
-            for trial in range(2):
-                kept = {id(unit): draws[id(unit)][trial] for unit in units}
+            for trial in range(2 if units else 0):
+                kept = {id(unit): self._draws[id(unit)][trial] for unit in units}
                 with batch_update():
                     for unit in units:
                         inside = unit.num_channels // unit.groups
                         unit.keep(torch.cat([kept[id(unit)] + g * inside for g in range(unit.groups)]))
-                problem = self._compare(model, units, kept)
-                if problem is not None:
-                    return problem
+                failure = self._compare(model, units, kept)
+                if failure is not None:
+                    return failure
         finally:
-            with batch_update():
-                for unit in units:
-                    unit.keep_first(unit.num_channels)
+            self._widen(units)
         return None
 
-    def _compare(self, model: nn.Module, units: list[MutableChannelUnit], kept: dict[int, Tensor]) -> str | None:
+    def _compare(self, model: nn.Module, units: list[MutableChannelUnit], kept: dict[int, Tensor]) -> _Failure | None:
+        where = [""]
+        try:
+            with torch.no_grad(), _running_module(model, where):
+                outputs = self._call(model)
+        except Exception as error:
+            detail = " ".join(str(error).split())[:200]
+            place = where[0] or "the model"
+            return _Failure(f"{place} fails when it is narrow: {type(error).__name__}: {detail}", where[0])
         dropped = []
         for unit in units:
             classes = self._groups[id(unit)].classes
@@ -124,17 +159,12 @@ class Proof:
             gone[kept[id(unit)]] = False
             dropped.append(classes[gone])
         try:
-            expected = Replay(self._graph, dropped).run(self._tensors, list(tensors_in(check_inputs(self._inputs))))
+            inputs = list(tensors_in(check_inputs(self._inputs)))
+            expected = Replay(self._graph, dropped).run(self._tensors, inputs)
         except UnsupportedReplayError as error:
-            return f"{error}, which cannot be checked"
-        where = [""]
-        try:
-            with torch.no_grad(), _running_module(model, where):
-                outputs = self._call(model)
-        except Exception as error:
-            detail = " ".join(str(error).split())[:200]
-            return f"{where[0] or 'the model'} fails when it is narrow: {type(error).__name__}: {detail}"
-        return _difference(list(tensors_in(outputs)), expected)
+            return _Failure(f"{error}, which cannot be checked")
+        difference = _difference(list(tensors_in(outputs)), expected)
+        return None if difference is None else _Failure(difference)
 
     def _call(self, model: nn.Module) -> Any:
         inputs = check_inputs(self._inputs)

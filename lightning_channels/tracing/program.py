@@ -63,6 +63,8 @@ class Program:
         outputs: References of the tensors that the model returned.
         constants: Reference → tensor that was made in the forward pass without the model's tensors or inputs, or that
             is an integer buffer.
+        written: References of constants that something computed by the model is written into; ``constants`` has what
+            was in them before.
     """
 
     ops: list[Op] = field(default_factory=list)
@@ -71,6 +73,7 @@ class Program:
     inputs: list[int] = field(default_factory=list)
     outputs: list[int] = field(default_factory=list)
     constants: dict[int, torch.Tensor] = field(default_factory=dict)
+    written: set[int] = field(default_factory=set)
 
 
 def refs_in(tree: Any) -> Iterator[Ref]:

@@ -66,17 +66,18 @@ class Recorder(TorchDispatchMode):
     def _depends(self, tree: Any) -> bool:
         if isinstance(tree, torch.Tensor):
             ref = self.ref(tree)
-            return ref is not None and ref.id not in self.program.constants
+            return ref is not None and (ref.id not in self.program.constants or ref.id in self.program.written)
         return isinstance(tree, (list, tuple)) and any(self._depends(item) for item in tree)
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
+        depends = self._depends(args) or self._depends(list(kwargs.values()))
+        if depends and func._schema.is_mutable and isinstance(args[0], torch.Tensor) and not self._depends(args[0]):
+            self._written(args[0])
         result = func(*args, **kwargs)
-        if func.overloadpacket.__name__ in _FACTORIES:
-            return result
-        if not (self._depends(args) or self._depends(list(kwargs.values()))):
+        if not depends or func.overloadpacket.__name__ in _FACTORIES:
             return result
         arguments = tuple(self._reference(arg) for arg in args)
         keywords = {key: self._reference(value) for key, value in kwargs.items()}
@@ -89,13 +90,23 @@ class Recorder(TorchDispatchMode):
         if not isinstance(out, torch.Tensor):
             return None
         ref = self.ref(out)
-        if ref is not None and ref.id in self.program.constants:
-            # a tensor made in forward() that is written to: from here on it depends on the model
-            del self.program.constants[ref.id]
-            base = out._base
-            if base is not None and self.ref(base) is None:
-                self.mark(base)
         return ref if ref is not None and func._schema.is_mutable else self.mark(out)
+
+    def _written(self, tensor: torch.Tensor) -> None:
+        """A tensor made in ``forward`` is about to be written to: from here on it depends on the model.
+
+        Where it is a view, what it is a view of does too. How the view was made wasn't recorded, because until now it
+        was nothing to the model; where it lies says the same.
+        """
+        base = tensor if tensor._base is None else tensor._base
+        whole = self.ref(base) or self.mark(base)
+        if whole.id not in self.program.written:
+            self.program.constants[whole.id] = base.detach().clone()
+            self.program.written.add(whole.id)
+        if tensor is not base:
+            place = ([*tensor.shape], [*tensor.stride()], tensor.storage_offset())
+            func = torch.ops.aten.as_strided.default
+            self.program.ops.append(Op(func, (whole, *place), {}, (self.mark(tensor),), self._stack[-1]))
 
 
 def tensors_in(value: Any) -> Iterator[torch.Tensor]:

@@ -91,7 +91,8 @@ class Replay:
         for ref, name in program.leaves.items():
             values[ref] = self._slice(tensors[name].detach().clone(), Ref(ref), self._leaf_maps[ref])
         for ref, constant in program.constants.items():
-            values[ref] = self._slice(constant, Ref(ref), self._maps.get(ref, ()))
+            value = constant.clone() if ref in program.written else constant
+            values[ref] = self._slice(value, Ref(ref), self._maps.get(ref, ()))
         last = {ref.id: k for k, op in enumerate(program.ops) for ref in op.inputs()}
         keep = set(program.outputs) | set(program.leaves)
         for k, op in enumerate(program.ops):
@@ -108,8 +109,6 @@ class Replay:
     def _execute(self, op: Op, values: dict[int, Tensor]) -> Any:
         def resolve(value: Any) -> Any:
             if isinstance(value, Ref):
-                if value.id not in values:
-                    raise UnsupportedReplayError(f"{op.name} in {op.module or 'the model'} writes into a new tensor")
                 return values[value.id]
             return [resolve(item) for item in value] if isinstance(value, list) else value
 

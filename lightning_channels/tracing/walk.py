@@ -55,12 +55,13 @@ class Walk:
 
     def is_constant(self, ref: Ref) -> bool:
         """Whether a tensor was made in ``forward`` without the model's tensors or inputs."""
-        return ref.id in self.program.constants
+        return ref.id in self.program.constants and ref.id not in self.program.written
 
     def get(self, ref: Ref) -> Maps:
         """Maps of a tensor. A constant becomes a source of labels of its own at its first use."""
         if ref.id not in self.maps:
-            self.maps[ref.id] = self.labels.leaf(self.shape(ref)) if self.is_constant(ref) else ()
+            is_source = ref.id in self.program.constants
+            self.maps[ref.id] = self.labels.leaf(self.shape(ref)) if is_source else ()
         return self.maps[ref.id]
 
     def set(self, ref: Ref | None, maps: tuple[Tensor, ...] | list[Tensor]) -> None:

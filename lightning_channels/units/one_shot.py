@@ -57,8 +57,7 @@ class OneShotMutableChannelUnit(SequentialMutableChannelUnit):
         """Round the candidates; groups become known only after construction."""
         rounded = {super(OneShotMutableChannelUnit, self).number_of(choice) for choice in self._given}
         self._numbers = sorted(rounded) or [self.num_channels]
-        if self.can_change:
-            self.keep_first(self._numbers[-1])
+        self.keep_first(self._numbers[-1] if self.can_change else self.num_channels)
 
     @property
     def candidate_choices(self) -> list[int | float]:

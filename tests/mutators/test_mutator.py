@@ -320,3 +320,31 @@ def test_a_prepared_model_pickles_with_a_mutator_of_its_own() -> None:
     own.set_choices(own.sample_choices("min"))
     assert mutator.current_choices != own.current_choices
     assert again.line.weight.shape == (2, 3, 3)  # two groups read it, three normalise what it reads
+
+
+class Halved(nn.Module):
+    """Its first unit can't change: the forward pass takes a fixed slice."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b, self.c = nn.Linear(4, 8), nn.Linear(8, 8), nn.Linear(8, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.c(torch.relu(self.b(self.a(x).view(-1, 8))))
+
+
+def test_refused_units_stand_at_full_width_and_the_others_at_their_largest_candidate() -> None:
+    model = Halved()
+    mutator = ChannelMutator({"type": "one_shot", "default_args": {"candidate_choices": [0.25, 0.5]}})
+    mutator.prepare_from_supernet(model, torch.randn(3, 4))
+    refused, free = mutator.name2unit["a_(0, 8)_8"], mutator.name2unit["b_(0, 8)_8"]
+    assert not refused.is_mutable
+    assert "the model fails when it is narrow: RuntimeError: shape '[-1, 8]'" in refused.why_not() or (
+        "computes something else" in refused.why_not()
+    )
+    assert refused.current_choice == 1.0
+    assert free.current_choice == 0.5
+    assert model.b.weight.shape == (4, 8)
+    assert list(mutator.sample_choices("max")) == ["b_(0, 8)_8"]
+    with pytest.raises(ChoiceError, match="none of its candidates"):
+        mutator.set_choices({"b_(0, 8)_8": 1.0})

@@ -111,6 +111,28 @@ def test_independent_units_survive_a_bad_one() -> None:
     assert type(model.good.a) is not nn.Linear
 
 
+class Writing(nn.Module):
+    """Writes what it computes into a tensor that it makes, slice by slice, as segmentation heads do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b, self.c = nn.Linear(8, 6), nn.Linear(8, 6), nn.Linear(12, 16)
+        self.d = nn.Linear(16, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        both = torch.zeros(x.shape[0], 12)
+        both[:, :6] = self.a(x)
+        both[:, 6:] = self.b(x)
+        return self.d(torch.relu(self.c(both)))
+
+
+def test_writes_into_new_tensors_leave_the_other_units_alone() -> None:
+    found = units(Writing())
+    assert found["c_(0, 16)_16"] == ""
+    assert found["a_(0, 6)_6"] != ""  # the new tensor is made with a hard-coded size
+    assert found["b_(0, 6)_6"] != ""
+
+
 class Outputs(nn.Module):
     def __init__(self, wrap: Any) -> None:
         super().__init__()

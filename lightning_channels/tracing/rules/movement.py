@@ -62,8 +62,7 @@ def _constant(walk: Walk, arg: Any) -> Any:
 
 
 def _value(walk: Walk, ref: Ref) -> Tensor | None:
-    value = walk.program.constants.get(ref.id)
-    return None if value is None else value.cpu()
+    return walk.program.constants[ref.id].cpu() if walk.is_constant(ref) else None
 
 
 def _move(walk: Walk, op: Op, source: Ref, labels: Tensor, arguments: list[Any]) -> list[Tensor]:
