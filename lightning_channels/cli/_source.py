@@ -54,7 +54,7 @@ def load(source: str, overrides: Sequence[str]) -> tuple[Mapping[str, Any], nn.M
     files = [config_dir() / "train.yaml", *config_dir().glob("model/*.yaml"), *config_dir().glob("experiment/*.yaml")]
     names = sorted(path.relative_to(config_dir()).with_suffix("").as_posix() for path in files)
     raise ConfigError(
-        f"{source!r} is no config{did_you_mean(source, names)} Give a YAML file, an import path such as "
+        f"{source!r} is no config{did_you_mean(source, names) or '.'} Give a YAML file, an import path such as "
         f"torchvision.models.resnet34, or one of: {', '.join(names)}"
     )
 

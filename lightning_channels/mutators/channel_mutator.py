@@ -13,6 +13,7 @@ from lightning_channels.errors import ChoiceError, ConfigError, PrepareError, di
 from lightning_channels.mutables import batch_update
 from lightning_channels.mutators import structure
 from lightning_channels.mutators.preparation import attach_units, find_units, refuse_unfit, release
+from lightning_channels.mutators.report import Report, make_report
 from lightning_channels.mutators.unit_config import UnitConfig
 from lightning_channels.registry import MUTATORS, TRACERS
 from lightning_channels.tracing.running import ExampleInputs
@@ -56,13 +57,15 @@ class ChannelMutator:
         channel_unit_cfg: str | type | Mapping[str, Any] = "SequentialMutableChannelUnit",
         parse_cfg: Mapping[str, Any] | None = None,
     ) -> None:
-        self.unit_config = UnitConfig(to_plain_types(channel_unit_cfg))
+        self.unit_config = UnitConfig(channel_unit_cfg)
         self.parse_cfg: dict[str, Any] = to_plain(parse_cfg or {"type": "ForwardTracer"}, "parse_cfg")
         self._tracer = None if self.from_config else TRACERS.build(self.parse_cfg)
         self._units: list[MutableChannelUnit] | None = None
         self._model: nn.Module | None = None
         self._fingerprint: dict[str, Any] = {}
         self._expected: dict[str, Any] = {}
+        self._proven = False
+        self._unruled: list[tuple[str, str]] = []
         self.macs: dict[str, int] = {}
 
     @property
@@ -102,8 +105,9 @@ class ChannelMutator:
         attached: list[MutableChannelUnit] = []
         try:
             attach_units(model, found.units, attached)
-            if verify:
-                found.prove(model)
+            prove = found.prove if verify else None
+            if prove is not None:
+                prove(model)
             self._units = found.units
             self.set_choices(self._template_choices(found.units))
         except BaseException:
@@ -111,6 +115,7 @@ class ChannelMutator:
             release(model, attached)
             raise
         self._model, self._fingerprint, self.macs = model, fingerprint, found.macs
+        self._proven, self._unruled = prove is not None, found.unruled
         model.__dict__[_ATTRIBUTE] = self
 
     def _template_choices(self, units: list[MutableChannelUnit]) -> dict[str, int | float]:
@@ -212,6 +217,10 @@ class ChannelMutator:
         """The choice of every mutable unit, to be edited and given to :meth:`set_choices`."""
         return self.current_choices
 
+    def report(self) -> Report:
+        """Each unit with its share of the model, and why what can't change can't. Prints as a table."""
+        return make_report(self.model, self.units, self.macs, self._unruled, self._proven)
+
     # --- templates ---------------------------------------------------------------------------------------------------
 
     def config_template(
@@ -276,17 +285,6 @@ class ChannelMutator:
         from lightning_channels.export import export_subnet  # a convenience: export is a layer below this one
 
         return export_subnet(self.model if model is None else model, choices)
-
-
-def to_plain_types(config: str | type | Mapping[str, Any]) -> str | type | dict[str, Any]:
-    """A ``channel_unit_cfg`` as plain data, but for a class, which only Python code can give."""
-    if isinstance(config, (str, type)):
-        return config
-    if isinstance(config, Mapping):
-        return {
-            str(key): value if isinstance(value, type) else to_plain(value, str(key)) for key, value in config.items()
-        }
-    raise ConfigError(f"channel_unit_cfg must be a unit class, its name or a dict with 'type', got {config!r}")
 
 
 def find_mutator(model: nn.Module) -> ChannelMutator | None:

@@ -27,12 +27,14 @@ class Found:
     Attributes:
         units: In the order of their modules.
         macs: Multiply-accumulates of each module at full width.
-        prove: Runs the model narrow and takes the units that come out wrong off it.
+        prove: Runs the model narrow and takes the units that come out wrong off it; ``None`` without a trace.
+        unruled: (operator, module) of the operators without a rule.
     """
 
     units: list[MutableChannelUnit]
     macs: dict[str, int]
-    prove: Callable[[nn.Module], None] = field(default=lambda model: None)
+    prove: Callable[[nn.Module], None] | None = None
+    unruled: list[tuple[str, str]] = field(default_factory=list)
 
 
 def refuse_unfit(model: nn.Module) -> None:
@@ -76,7 +78,7 @@ def find_units(
     for cost in graph.walk.costs:
         macs[cost.module] = macs.get(cost.module, 0) + cost.macs
     inputs = tracer.inputs_for(model, example_inputs)
-    return Found(units, macs, lambda prepared: Proof(graph, units, inputs).run(prepared))
+    return Found(units, macs, lambda prepared: Proof(graph, units, inputs).run(prepared), graph.unruled)
 
 
 def _from_config(config: UnitConfig, parse_cfg: dict[str, Any], model: nn.Module) -> Found:

@@ -34,6 +34,8 @@ class UnitConfig:
     def __init__(self, config: str | type | Mapping[str, Any]) -> None:
         if isinstance(config, (str, type)):
             config = {"type": config}
+        if not isinstance(config, Mapping):
+            raise ConfigError(f"channel_unit_cfg must be a unit class, its name or a dict with 'type', got {config!r}")
         check_keys(config, _KEYS, "channel_unit_cfg")
         self.unit_class = _unit_class(config.get("type", "SequentialMutableChannelUnit"))
         self.default_args: dict[str, Any] = to_plain(config.get("default_args") or {}, "default_args")
