@@ -19,7 +19,7 @@ from lightning_channels.mutables import batch_update
 from lightning_channels.tracing import ModuleGraph
 from lightning_channels.tracing.recorder import tensors_in
 from lightning_channels.tracing.replay import Replay, UnsupportedReplayError
-from lightning_channels.tracing.running import ExampleInputs, call, check_inputs, evaluating
+from lightning_channels.tracing.running import ExampleInputs, call, check_inputs, doubled, evaluating
 from lightning_channels.units import MutableChannelUnit
 
 __all__ = ["Proof"]
@@ -144,14 +144,9 @@ class Proof:
         return None
 
     def _compare(self, model: nn.Module, units: list[MutableChannelUnit], kept: dict[int, Tensor]) -> _Failure | None:
-        where = [""]
-        try:
-            with torch.no_grad(), _running_module(model, where):
-                outputs = self._call(model)
-        except Exception as error:
-            detail = " ".join(str(error).split())[:200]
-            place = where[0] or "the model"
-            return _Failure(f"{place} fails when it is narrow: {type(error).__name__}: {detail}", where[0])
+        outputs = self._run(model, training=False)
+        if isinstance(outputs, _Failure):
+            return outputs
         dropped = []
         for unit in units:
             classes = self._groups[id(unit)].classes
@@ -163,16 +158,28 @@ class Proof:
             expected = Replay(self._graph, dropped).run(self._tensors, inputs)
         except UnsupportedReplayError as error:
             return _Failure(f"{error}, which cannot be checked")
-        difference = _difference(list(tensors_in(outputs)), expected)
-        return None if difference is None else _Failure(difference)
+        difference = _difference(outputs, expected)
+        if difference is not None:
+            return _Failure(difference)
+        if self._graph.training is None:
+            return None
+        trained = self._run(model, training=True)  # there are heads that eval mode doesn't run
+        return trained if isinstance(trained, _Failure) else None
 
-    def _call(self, model: nn.Module) -> Any:
-        inputs = check_inputs(self._inputs)
+    def _run(self, model: nn.Module, training: bool) -> list[Tensor] | _Failure:
+        """What the narrow model returns, or how it fails."""
+        inputs = doubled(self._inputs) if training else check_inputs(self._inputs)
         model.train()
-        model.eval()
+        model.train(training)
         saved = _swap(model, self._overrides)
+        where = [""]
         try:
-            return call(model, inputs)
+            with torch.no_grad(), _running_module(model, where):
+                return list(tensors_in(call(model, inputs)))
+        except Exception as error:
+            detail = " ".join(str(error).split())[:200]
+            place = where[0] or "the model"
+            return _Failure(f"{place} fails when it is narrow: {type(error).__name__}: {detail}", where[0])
         finally:
             _swap(model, saved)
 

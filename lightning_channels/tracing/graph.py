@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from torch import nn
 
 from lightning_channels._plain import is_int
-from lightning_channels.errors import ConfigError, PrepareError
+from lightning_channels.errors import ConfigError, PrepareError, TraceError
 from lightning_channels.registry import TRACERS
 from lightning_channels.tracing.grouping import Group, group_sides
 from lightning_channels.tracing.labels import Pin
 from lightning_channels.tracing.program import Program
 from lightning_channels.tracing.recorder import record
-from lightning_channels.tracing.running import ExampleInputs, call, check_inputs, default_inputs, evaluating, run
+from lightning_channels.tracing.running import ExampleInputs, check_inputs, default_inputs, doubled, evaluating, run
 from lightning_channels.tracing.sides import disagreeing_sides, find_sides, pin_refused
 from lightning_channels.tracing.solver import Solution, solve
 from lightning_channels.tracing.walk import Walk, walk
@@ -27,15 +27,17 @@ class ModuleGraph:
     Attributes:
         model: The traced model.
         program: The recorded operators.
+        training: Those of train mode, where eval mode leaves some of the model out.
         walk: Labels of every tensor in it.
         solution: Classes of the labels.
         groups: Channels that can only change together, in the order of their modules.
     """
 
-    def __init__(self, model: nn.Module, program: Program) -> None:
+    def __init__(self, model: nn.Module, program: Program, training: Program | None = None) -> None:
         self.model = model
         self.program = program
-        self.walk: Walk = walk(program)
+        self.training = training
+        self.walk: Walk = walk(program, training)
         pin_refused(model, self.walk)
         sides = find_sides(model, self.walk)
         solution = solve(self.walk.labels)
@@ -103,5 +105,18 @@ class ForwardTracer:
                 raise PrepareError(f"{name} is on the meta device and has no data; materialise the model first")
         inputs = self.inputs_for(model, example_inputs)
         with evaluating(model):
-            program = record(model, lambda: run(model, inputs, lambda: call(model, inputs)), inputs)
-        return ModuleGraph(model, program)
+            program = record(model, lambda: run(model, inputs), inputs)
+            training = self._trace_training(model, inputs) if program.unused() else None
+        return ModuleGraph(model, program, training)
+
+    @staticmethod
+    def _trace_training(model: nn.Module, inputs: ExampleInputs) -> Program | None:
+        """Some heads run in train mode only; what they read must not get narrower without them."""
+        inputs = doubled(inputs)  # batch norm refuses a single value a channel
+        model.train()
+        try:
+            return record(model, lambda: run(model, inputs), inputs)
+        except TraceError:
+            return None  # the example doesn't suit train mode; what is unused stays as it is
+        finally:
+            model.eval()

@@ -75,6 +75,11 @@ class Program:
     constants: dict[int, torch.Tensor] = field(default_factory=dict)
     written: set[int] = field(default_factory=set)
 
+    def unused(self) -> list[str]:
+        """Names of the leaves that no operator read."""
+        used = {ref.id for op in self.ops for ref in op.inputs()}
+        return [name for ref, name in self.leaves.items() if ref not in used]
+
 
 def refs_in(tree: Any) -> Iterator[Ref]:
     """All references in nested lists, tuples and dicts."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -13,7 +13,7 @@ from torch.utils._pytree import tree_map
 from lightning_channels.errors import ConfigError, TraceError
 from lightning_channels.tracing.recorder import tensors_in
 
-__all__ = ["ExampleInputs", "call", "default_inputs", "describe", "evaluating", "run"]
+__all__ = ["ExampleInputs", "call", "default_inputs", "describe", "doubled", "evaluating", "run"]
 
 ExampleInputs = Tensor | tuple[Any, ...] | list[Any] | Mapping[str, Any]
 """One tensor, positional arguments, or keyword arguments of ``model.forward``."""
@@ -82,14 +82,22 @@ def evaluating(model: nn.Module) -> Iterator[None]:
                     buffer.copy_(value)
 
 
-def run(model: nn.Module, inputs: ExampleInputs, runner: Callable[[], Any] | None = None) -> Any:
-    """Call the model, or ``runner``, and turn whatever it raises into one clear error.
+def doubled(inputs: ExampleInputs) -> ExampleInputs:
+    """The inputs twice along the batch dim."""
+    twice: ExampleInputs = tree_map(
+        lambda x: torch.cat([x, x]) if isinstance(x, Tensor) and x.dim() else x, check_inputs(inputs)
+    )
+    return twice
+
+
+def run(model: nn.Module, inputs: ExampleInputs) -> Any:
+    """Call the model, and turn whatever it raises into one clear error.
 
     Raises:
         TraceError: If it fails, or if nothing that it returns is a tensor.
     """
     try:
-        outputs = call(model, inputs) if runner is None else runner()
+        outputs = call(model, inputs)
     except Exception as error:
         detail = " ".join(str(error).split())[:300]
         raise TraceError(

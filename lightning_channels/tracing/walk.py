@@ -26,25 +26,33 @@ class Cost:
 class Walk:
     """State of one walk: the labels of every tensor so far.
 
+    Args:
+        program: What is walked.
+        other: Walk of another program of the same model, whose labels go on: what either says of a channel holds.
+
     Attributes:
         program: What is walked.
         labels: Collected edges, pins and so on.
         leaf_maps: Maps of the parameters and floating buffers, as they were at the start.
         costs: One for each contraction.
         unruled: (operator, module) of each operator without a rule, in order, once each.
-        touched: References of the leaves that some operator read.
+        touched: Names of the leaves that some operator read.
         weights: References of the leaves and of what is computed from them alone.
     """
 
-    def __init__(self, program: Program) -> None:
+    def __init__(self, program: Program, other: Walk | None = None) -> None:
         self.program = program
-        self.labels = Labels()
+        self.labels: Labels = Labels() if other is None else other.labels
         self.maps: dict[int, Maps] = {}
         self.costs: list[Cost] = []
         self.unruled: dict[tuple[str, str], None] = {}
-        self.touched: set[int] = set()
+        self.touched: set[str] = set()
         self.weights: set[int] = set(program.leaves)
-        self.leaf_maps = {ref: self.labels.leaf(program.shapes[ref]) for ref in program.leaves}
+        known = {} if other is None else {name: other.leaf_maps[ref] for ref, name in other.program.leaves.items()}
+        self.leaf_maps: dict[int, Maps] = {
+            ref: known[name] if name in known else self.labels.leaf(program.shapes[ref])
+            for ref, name in program.leaves.items()
+        }
         self.maps.update(self.leaf_maps)
         for ref in program.inputs:
             self.maps[ref] = ()
@@ -97,17 +105,37 @@ class Walk:
         self.costs.append(Cost(op.module, macs))
 
 
-def walk(program: Program) -> Walk:
+def walk(program: Program, training: Program | None = None) -> Walk:
     """Carry labels through a program.
 
+    Args:
+        program: The forward pass in eval mode.
+        training: The one in train mode, where it was recorded; what it says of labels holds as well.
+
     Returns:
-        The walk, with everything pinned that reaches an output, that no operator read, or that met an operator without
-        a rule.
+        The walk of ``program``, with everything pinned that reaches an output, that no operator read, or that met an
+        operator without a rule.
     """
     state = Walk(program)
-    for op in program.ops:
+    _follow(state)
+    used = set(state.touched)
+    if training is not None:
+        other = Walk(training, state)
+        _follow(other)
+        used |= other.touched
+        state.unruled |= other.unruled
+    for ref_id, name in program.leaves.items():
+        if name not in used:
+            for labels in state.leaf_maps[ref_id]:
+                state.labels.pin(labels, Pin(f"{name} is not used in the forward pass of the example input"))
+    return state
+
+
+def _follow(state: Walk) -> None:
+    leaves = state.program.leaves
+    for op in state.program.ops:
         inputs = [ref.id for ref in op.inputs() if not state.is_constant(ref)]
-        state.touched.update(ref for ref in inputs if ref in program.leaves)
+        state.touched.update(leaves[ref] for ref in inputs if ref in leaves)
         if all(ref in state.weights for ref in inputs):
             state.weights.update(out.id for out in op.outputs if out is not None)
         if not any(out is not None for out in op.outputs):
@@ -119,14 +147,9 @@ def walk(program: Program) -> Walk:
             state.pin_inputs(op, "reaches an operator without a rule")
         else:
             found(state, op)
-    for ref_id in program.outputs:
+    for ref_id in state.program.outputs:
         for labels in state.maps.get(ref_id, ()):
             state.labels.pin(labels, Pin("reaches the model's output"))
-    for ref_id, name in program.leaves.items():
-        if ref_id not in state.touched:
-            for labels in state.maps[ref_id]:
-                state.labels.pin(labels, Pin(f"{name} is not used in the forward pass of the example input"))
-    return state
 
 
 def _rule(op: Op) -> Rule | None:

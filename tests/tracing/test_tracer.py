@@ -191,6 +191,32 @@ def test_unused_parameters_are_unmutable() -> None:
     assert "is not used in the forward pass" in found["extra.0_(0, 6)_6"]
 
 
+class Auxiliary(nn.Module):
+    """Has a head that runs in train mode alone, on channels of the trunk, as GoogLeNet has."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b, self.head = nn.Linear(8, 16), nn.Linear(16, 12), nn.Linear(12, 4)
+        self.aux, self.aux_norm, self.aux_head = nn.Linear(16, 6), nn.BatchNorm1d(6), nn.Linear(6, 4)
+
+    def forward(self, x: Tensor) -> Any:
+        x = self.a(x)
+        out = self.head(self.b(x).relu())
+        return (out, self.aux_head(self.aux_norm(self.aux(x)))) if self.training else out
+
+
+def test_heads_that_run_in_train_mode_only_follow_the_trunk() -> None:
+    model = Auxiliary()
+    mutator = ChannelMutator()
+    mutator.prepare_from_supernet(model, torch.randn(1, 8))
+    assert mutator.name2unit["aux_(0, 6)_6"].is_mutable
+    assert [c.name for c in mutator.name2unit["a_(0, 16)_16"].input_related] == ["b", "aux"]
+    mutator.set_choices(mutator.sample_choices("min"))
+    out, aux = model.train()(torch.randn(3, 8))
+    (out.sum() + aux.sum()).backward()
+    assert model.aux.weight.shape == (1, 1)
+
+
 def test_rnns_are_refused_with_the_reason() -> None:
     class Recurrent(nn.Module):
         def __init__(self) -> None:
