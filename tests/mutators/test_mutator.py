@@ -339,9 +339,7 @@ def test_refused_units_stand_at_full_width_and_the_others_at_their_largest_candi
     mutator.prepare_from_supernet(model, torch.randn(3, 4))
     refused, free = mutator.name2unit["a_(0, 8)_8"], mutator.name2unit["b_(0, 8)_8"]
     assert not refused.is_mutable
-    assert "the model fails when it is narrow: RuntimeError: shape '[-1, 8]'" in refused.why_not() or (
-        "computes something else" in refused.why_not()
-    )
+    assert refused.why_not().startswith("the model fails when it is narrow: RuntimeError: shape '[-1, 8]'")
     assert refused.current_choice == 1.0
     assert free.current_choice == 0.5
     assert model.b.weight.shape == (4, 8)
