@@ -15,10 +15,11 @@ from lightning_channels import ChannelMutator, export_subnet
 from lightning_channels.dynamic_ops import containers, is_dynamic
 from lightning_channels.dynamic_ops.spec import layout
 from lightning_channels.tracing.recorder import tensors_in
+from lightning_channels.tracing.running import call
 
 
 def run(model: nn.Module, inputs: Any) -> list[Tensor]:
-    return list(tensors_in(model(inputs)))
+    return list(tensors_in(call(model, inputs)))
 
 
 def loss(outputs: list[Tensor]) -> Tensor:

@@ -68,3 +68,10 @@ def test_blocks_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert sum(p.numel() for p in small.parameters()) < sum(p.numel() for p in model.net.parameters())
     assert isinstance(names["small"], nn.Module)
     assert names["again"].current_choices == names["mutator"].current_choices
+    assert shown(str(names["tagger"].report())) in shown(README.read_text(encoding="utf-8"))
+
+
+def shown(text: str) -> str:
+    """Without what differs from run to run: what the proof took, where the file lies, and how lines are broken."""
+    text = " ".join(text.split())
+    return re.sub(r"\S*(tagger\.py|README\.md):\d+", "tagger.py", re.sub(r" \(\d+ runs, [\d.]+ s\)", "", text))

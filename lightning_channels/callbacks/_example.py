@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from typing import Any
 
 import torch
@@ -17,14 +18,10 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, IterableDataset
 
 from lightning_channels._rng import preserve_rng
+from lightning_channels.callbacks._batch import ADVICE, candidates
+from lightning_channels.tracing.running import call, evaluating
 
 __all__ = ["find_example_inputs"]
-
-_INPUT_KEYS = ("pixel_values", "image", "x")
-_ADVICE = (
-    "Set self.example_input_array in the LightningModule, or pass example_inputs= to the callback "
-    "(a tensor, a tuple of positional arguments, or a dict of keyword arguments)"
-)
 
 
 def find_example_inputs(trainer: Trainer, pl_module: LightningModule, target: nn.Module, given: Any, stage: str) -> Any:
@@ -51,7 +48,7 @@ def find_example_inputs(trainer: Trainer, pl_module: LightningModule, target: nn
         )
     example = pl_module.example_input_array
     if example is None:
-        example = _input_of(_first_batch(trainer, pl_module, stage))
+        example = _fitting(_first_batch(trainer, pl_module, stage), pl_module if has_forward else target)
     if target is pl_module or not has_forward:
         return _place(example, target)
     return _place(_capture(pl_module, target, _place(example, target)), target)
@@ -86,7 +83,7 @@ def _capture(pl_module: LightningModule, target: nn.Module, example: Any) -> Any
     try:
         pl_module.eval()
         with torch.no_grad():
-            _call(pl_module, example)
+            call(pl_module, example)
     except _Reached:
         pass
     finally:
@@ -96,34 +93,37 @@ def _capture(pl_module: LightningModule, target: nn.Module, example: Any) -> Any
     if not seen:
         raise MisconfigurationException(
             f"{type(pl_module).__name__}.forward() doesn't call the submodule that the callback is confined to. "
-            + _ADVICE
+            + ADVICE
         )
     args, kwargs = seen[0]
     if not kwargs:
         return args
-    return dict(inspect.signature(target.forward).bind(*args, **kwargs).arguments) if args else kwargs
+    return _by_name(target, args, kwargs) if args else kwargs
 
 
-def _call(module: nn.Module, inputs: Any) -> Any:
-    if isinstance(inputs, Mapping):
-        return module(**inputs)
-    return module(*inputs) if isinstance(inputs, (tuple, list)) else module(inputs)
+def _by_name(target: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+    """All arguments of a call as keyword arguments."""
+    signature = inspect.signature(target.forward)
+    named: dict[str, Any] = {}
+    for name, value in signature.bind(*args, **kwargs).arguments.items():
+        kind = signature.parameters[name].kind
+        if kind in (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.POSITIONAL_ONLY):
+            raise MisconfigurationException(
+                f"{type(target).__name__}.forward() is called with positional arguments without names ({name}) and "
+                f"with keyword arguments; example inputs are either. {ADVICE}"
+            )
+        named |= value if kind is inspect.Parameter.VAR_KEYWORD else {name: value}
+    return named
 
 
-def _input_of(batch: Any) -> Any:
-    """``batch[0]``, or ``batch["pixel_values" | "image" | "x"]``; a batch that is a tensor is the input itself."""
-    if isinstance(batch, Tensor):
-        return batch
-    if isinstance(batch, (tuple, list)) and batch:
-        return _input_of(batch[0])
-    key = next((key for key in _INPUT_KEYS if key in batch), None) if isinstance(batch, Mapping) else None
-    if key is not None:
-        return _input_of(batch[key])
-    what = f"a dict with {', '.join(map(str, batch))}" if isinstance(batch, Mapping) else f"a {type(batch).__name__}"
-    raise MisconfigurationException(
-        f"no example input found in a batch of the loader: it holds {what}, where a tensor, or a dict with one of "
-        f"{', '.join(_INPUT_KEYS)}, was looked for. {_ADVICE}"
-    )
+def _fitting(batch: Any, module: nn.Module) -> Any:
+    """What the module is called with for a batch: where that may be one of several things, the first that works."""
+    found = candidates(batch, module)
+    for inputs in found[:-1]:
+        with suppress(Exception), evaluating(module), torch.no_grad():
+            call(module, _place(inputs, module))
+            return inputs
+    return found[-1]
 
 
 def _first_batch(trainer: Trainer, pl_module: LightningModule, stage: str) -> Any:
@@ -136,7 +136,7 @@ def _first_batch(trainer: Trainer, pl_module: LightningModule, stage: str) -> An
     source = loops[stage]._data_source  # type: ignore[attr-defined]
     if not source.is_defined():
         raise MisconfigurationException(
-            f"there are no example inputs, and no {source.name} to take them from. {_ADVICE}"
+            f"there are no example inputs, and no {source.name} to take them from. {ADVICE}"
         )
     with preserve_rng():
         batch = trainer.precision_plugin.convert_input(_peek(source.dataloader()))
@@ -157,13 +157,13 @@ def _peek(loader: Any) -> Any:
     if isinstance(dataset, IterableDataset):
         raise MisconfigurationException(
             f"no example input is taken from {type(dataset).__name__}: an IterableDataset would lose its first batch. "
-            + _ADVICE
+            + ADVICE
         )
     if isinstance(loader, DataLoader):
         return _peek_map_style(loader)
     if not isinstance(loader, Iterable) or iter(loader) is loader:
         raise MisconfigurationException(
-            f"no example input is taken from a {type(loader).__name__}: looking at it would consume it. {_ADVICE}"
+            f"no example input is taken from a {type(loader).__name__}: looking at it would consume it. {ADVICE}"
         )
     return _first(loader, "the loader")
 
@@ -184,4 +184,4 @@ def _peek_map_style(loader: DataLoader[Any]) -> Any:
 def _first(iterable: Iterable[Any], what: str) -> Any:
     for item in iterable:
         return item
-    raise MisconfigurationException(f"no example input was found: {what} is empty. {_ADVICE}")
+    raise MisconfigurationException(f"no example input was found: {what} is empty. {ADVICE}")

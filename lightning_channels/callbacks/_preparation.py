@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
@@ -55,7 +55,7 @@ def prepare(
     *,
     stage: str,
     example_inputs: Any,
-    verify: bool,
+    verify: bool | Literal["full"],
 ) -> ChannelMutator:
     """Build a mutator and prepare the target with it; the random number generators stay as they are.
 
@@ -79,11 +79,11 @@ def prepare(
             inputs = find_example_inputs(trainer, pl_module, target, example_inputs, stage)
         mutator.prepare_from_supernet(target, inputs, verify=verify)
     if not mutator.mutable_units:
-        units = len(mutator.units)
+        reasons = dict.fromkeys(f"{unit.name} {unit.why_not()}" for unit in mutator.units)
         mutator.restore()
         raise ConfigError(
-            f"{type(target).__name__} has {units} units and none of them is mutable, so there is nothing to prune; "
-            "mutator.units shows the reason of each"
+            f"{type(target).__name__} has {len(reasons)} units and none of them is mutable, so there is nothing to "
+            f"prune: {'; '.join(list(reasons)[:3])}{'; …' if len(reasons) > 3 else ''}"
         )
     return mutator
 
@@ -97,5 +97,6 @@ def describe(who: str, mutator: ChannelMutator) -> None:
     held.put_back()
     rank_zero_info(
         f"{who}: {len(mutator.units)} units, {len(mutator.mutable_units)} of them mutable; up to "
-        f"{1 - least / max(total, 1):.1%} of {total:,} parameters can be pruned"
+        f"{1 - least / max(total, 1):.1%} of {total:,} parameters can be pruned; print(callback.mutator.report()) "
+        "lists them, and why what can't change can't"
     )

@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping
 from contextlib import suppress
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import LightningModule, Trainer
@@ -17,7 +17,7 @@ from torch import nn
 from lightning_channels.callbacks._after_build import after_build, forget
 from lightning_channels.callbacks._checkpoints import StructureFiles
 from lightning_channels.callbacks._choices import Held, read_eval_choices
-from lightning_channels.callbacks._errors import as_misconfiguration
+from lightning_channels.callbacks._errors import as_misconfiguration, keep_visible
 from lightning_channels.callbacks._evaluation import EvaluationHooks
 from lightning_channels.callbacks._preparation import adopt, describe, prepare
 from lightning_channels.callbacks._source import MutatorSource
@@ -70,7 +70,8 @@ class ChannelPruning(EvaluationHooks):
         log_resources: Log ``channels/flops`` and ``channels/params``, the active shares, at each step
             (``channels/<module>/…`` where several of these callbacks run).
         prog_bar: Show both in the progress bar, too.
-        verify: Passed to ``prepare_from_supernet``: prove that the narrowed model computes the right thing.
+        verify: Passed to ``prepare_from_supernet``: prove that the narrowed model computes the right thing; ``"full"``
+            proves each unit alone as well.
         save_structure: Write a structure file beside each checkpoint: ``x.structure.yaml`` for ``x.ckpt``
             (``x.<module>.structure.yaml`` where several of these callbacks run).
 
@@ -101,7 +102,7 @@ class ChannelPruning(EvaluationHooks):
         eval_choices: str | Mapping[str, int | float] | os.PathLike[str] | None = None,
         log_resources: bool = True,
         prog_bar: bool = False,
-        verify: bool = True,
+        verify: bool | Literal["full"] = True,
         save_structure: bool = True,
     ) -> None:
         super().__init__()
@@ -132,9 +133,11 @@ class ChannelPruning(EvaluationHooks):
                 raise ConfigError(f"{name} must be an integer, got {value!r}")
         if self.every_n_steps < 1:
             raise ConfigError(f"every_n_steps must be at least 1, got {self.every_n_steps}")
-        for name in ("log_resources", "prog_bar", "verify", "save_structure"):
+        for name in ("log_resources", "prog_bar", "save_structure"):
             if not isinstance(getattr(self, name), bool):
                 raise ConfigError(f"{name} must be true or false, got {getattr(self, name)!r}")
+        if not (isinstance(self.verify, bool) or self.verify == "full"):
+            raise ConfigError(f"verify must be true or false, or 'full', got {self.verify!r}")
 
     # --- what users ask for ------------------------------------------------------------------------------------------
 
@@ -295,6 +298,7 @@ class ChannelPruning(EvaluationHooks):
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Do what the hooks that Lightning leaves out after an exception would have done."""
         forget(pl_module, self)
+        keep_visible(trainer, pl_module)
         self._leave_evaluation()
         if trainer.state.fn == TrainerFn.FITTING and self._mutator is not None:
             with suppress(ChannelsError):  # the sampler's choices may be what failed

@@ -13,6 +13,7 @@ __all__ = ["main"]
 
 _UNITS = """\
 Print the channel units of a model as JSON: the template of a mutator, or with --choice the width of each mutable unit.
+With --report print a table of them instead: what share of the model each one is, and why what can't change can't.
 
 CONFIG is one of
   a config's name          model/torchvision, experiment/digits_slimmable, train
@@ -28,6 +29,7 @@ examples:
   lightning-channels units torchvision.models.mobilenet_v2 width_mult=1.5 --choice
   lightning-channels units model/torchvision model.name=resnet34 unit=one_shot -i -o units.json
   lightning-channels units experiment/digits_slimmable -c
+  lightning-channels units torchvision.models.swin_t --report
 """
 
 
@@ -38,7 +40,7 @@ def _parser() -> argparse.ArgumentParser:
     units = commands.add_parser(
         "units",
         help="print the channel units of a model",
-        usage="%(prog)s [-h] [-c] [-i] [--choice] [-o FILE] CONFIG [OVERRIDES ...]",
+        usage="%(prog)s [-h] [-c] [-i] [--choice | --report | --json] [-o FILE] CONFIG [OVERRIDES ...]",
         description=_UNITS,
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -46,7 +48,10 @@ def _parser() -> argparse.ArgumentParser:
     units.add_argument("config", metavar="CONFIG", help="config name, YAML file or import path of the model")
     units.add_argument("-c", "--with-channel", action="store_true", help="output with the channels of each unit")
     units.add_argument("-i", "--with-init-args", action="store_true", help="output with the init args of each unit")
-    units.add_argument("--choice", action="store_true", help="output the choices alone; -c and -i are ignored")
+    what = units.add_mutually_exclusive_group()
+    what.add_argument("--choice", action="store_true", help="output the choices alone; -c and -i are ignored")
+    what.add_argument("--report", action="store_true", help="output the report as a table; -c and -i are ignored")
+    what.add_argument("--json", action="store_true", help="output the report as JSON; -c and -i are ignored")
     units.add_argument("-o", "--output-path", metavar="FILE", help="write to this file instead of printing")
     return parser
 

@@ -1,4 +1,4 @@
-"""``lightning-channels units``: a model's units as JSON."""
+"""``lightning-channels units``: a model's units as JSON, or a report on them."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def run(arguments: Namespace) -> None:
         config, model = load(arguments.config, arguments.overrides)
         mutator = build(mutator_config(config))
         mutator.prepare_from_supernet(model)
-    text = _to_json(_output(mutator, arguments)) + "\n"
+    text = (str(mutator.report()) if arguments.report else _to_json(_output(mutator, arguments))) + "\n"
     if arguments.output_path is None:
         sys.stdout.write(text)
     else:
@@ -37,6 +37,8 @@ def run(arguments: Namespace) -> None:
 def _output(mutator: Any, arguments: Namespace) -> Any:
     if arguments.choice:
         return mutator.choice_template
+    if arguments.json:
+        return mutator.report().to_dict()
     return mutator.config_template(with_unit_init_args=arguments.with_init_args, with_channels=arguments.with_channel)
 
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 import lightning_channels.dynamic_ops.named  # noqa: F401  # registers the named classes
+from lightning_channels.dynamic_ops.attributes import key_of, sides_without_tensors
 from lightning_channels.dynamic_ops.factory import dynamic_class
 from lightning_channels.dynamic_ops.mixin import DynamicMixin
 from lightning_channels.dynamic_ops.slicing import apply
@@ -17,13 +18,25 @@ from lightning_channels.errors import PrepareError
 from lightning_channels.mutables.container import MutableChannelContainer
 from lightning_channels.mutables.selection import IndexSelection, Selection
 
-__all__ = ["StaticMemo", "container_of", "containers", "is_dynamic", "make_dynamic", "make_static", "restore"]
+__all__ = [
+    "StaticMemo",
+    "container_of",
+    "containers",
+    "cut",
+    "is_dynamic",
+    "make_dynamic",
+    "make_static",
+    "restore",
+    "selections_key",
+]
 
 StaticMemo = dict[tuple[int, tuple[object, ...]], tuple[Tensor, Tensor]]
 """(id of a full tensor, its selections) to (that tensor, its active part): shared tensors stay shared."""
 
 
-def make_dynamic(module: nn.Module, tensors: Mapping[str, Sequence[int]] | None = None) -> nn.Module:
+def make_dynamic(
+    module: nn.Module, tensors: Mapping[str, Sequence[int]] | None = None, attributes: Sequence[str] = ()
+) -> nn.Module:
     """Make a module dynamic, in place: its class is swapped, and nothing else changes at full width.
 
     Calling it again keeps what is there and adds what is new.
@@ -32,12 +45,14 @@ def make_dynamic(module: nn.Module, tensors: Mapping[str, Sequence[int]] | None 
         module: A module of the table, or of a subclass, or any module that owns tensors with channels.
         tensors: Further parameters and buffers of the module itself, with the dims that hold channels, as in
             ``{"gamma": [0]}``. Their side is called like the tensor, or ``"gamma[0]"`` if it has more dims than that.
+        attributes: Integers of the module that count channels, such as ``"num_heads"``, or ``"splits[0]"`` for an entry
+            of a list or tuple. Their side is called like that.
 
     Returns:
         The same object.
 
     Raises:
-        PrepareError: If it cannot be narrowed, or has no tensor with channels.
+        PrepareError: If it cannot be narrowed, or has nothing with channels.
 
     Example:
         >>> linear = make_dynamic(nn.Linear(4, 2))
@@ -54,18 +69,25 @@ def make_dynamic(module: nn.Module, tensors: Mapping[str, Sequence[int]] | None 
     if reason is not None:
         raise PrepareError(f"{type(module).__name__} cannot be narrowed: {reason}")
     known: dict[str, tuple[int, ...]] = state_of(module).bare if is_dynamic(module) else {}
+    sized: list[str] = _attribute_keys(state_of(module)) if is_dynamic(module) else []
     added = _not_in_table(module, tensors or {})
     bare = {**known, **{name: tuple(sorted({*known.get(name, ()), *dims})) for name, dims in added.items()}}
+    in_table = sides_without_tensors(module)  # the sizes of these are properties already
+    keys = list(dict.fromkeys([*sized, *(key for key in attributes if key not in in_table)]))
     if is_dynamic(module):
-        if bare == known:
+        if bare == known and keys == sized:
             return module
         _plain_class(module)
-    if not bare and spec_of(module) is None:
+    if not bare and not keys and spec_of(module) is None:
         raise PrepareError(f"{type(module).__name__} has no tensor with channels; name them in tensors")
-    state = build_state(module, bare)
-    _swap(module, dynamic_class(module, bare))
+    state = build_state(module, bare, keys)
+    _swap(module, dynamic_class(module, bare, state.attributes))
     module.__dict__[STATE] = state
     return module
+
+
+def _attribute_keys(state: ChannelState) -> list[str]:
+    return [key_of(name, entry) for name, entries in state.attributes.items() for entry in entries]
 
 
 def _not_in_table(module: nn.Module, tensors: Mapping[str, Sequence[int]]) -> dict[str, tuple[int, ...]]:
@@ -154,9 +176,9 @@ def make_static(module: nn.Module, memo: StaticMemo | None = None) -> nn.Module:
 
 def _active_sizes(module: nn.Module) -> dict[str, object]:
     spec = spec_of(module)
-    if spec is None:
-        return {}
-    names = [*spec.sizes, *([spec.groups.attribute] if spec.groups is not None else [])]
+    names = list(state_of(module).attributes)
+    if spec is not None:
+        names += [*spec.sizes, *([spec.groups.attribute] if spec.groups is not None else [])]
     return {name: getattr(module, name) for name in names}
 
 
@@ -168,17 +190,23 @@ def _static(module: nn.Module, state: ChannelState, name: str, memo: StaticMemo)
     selections = state.selections(name)
     if all(selection is None for _, selection in selections):
         return full
-    key = (id(full), tuple(_hashable(dim, selection) for dim, selection in selections if selection is not None))
+    key = (id(full), selections_key(selections))
     if key not in memo:
-        memo[key] = (full, _cut(full, selections))  # the full tensor too, or its id could be another's later
+        memo[key] = (full, cut(full, selections))  # the full tensor too, or its id could be another's later
     return memo[key][1]
 
 
-def _hashable(dim: int, selection: Selection) -> tuple[int, object]:
-    return dim, tuple(selection.index.tolist()) if isinstance(selection, IndexSelection) else selection
+def selections_key(selections: list[tuple[int, Selection]]) -> tuple[object, ...]:
+    """What is the same for equal selections; empty where all channels are active."""
+    return tuple((dim, _hashable(selection)) for dim, selection in selections if selection is not None)
 
 
-def _cut(full: Tensor, selections: list[tuple[int, Selection]]) -> Tensor:
+def _hashable(selection: Selection) -> object:
+    return selection.index.numpy().tobytes() if isinstance(selection, IndexSelection) else selection
+
+
+def cut(full: Tensor, selections: list[tuple[int, Selection]]) -> Tensor:
+    """A copy of the active part of a tensor, in its memory format; a parameter gives a parameter."""
     with torch.no_grad():
         small = apply(full.detach(), selections)
         # in the order of the full tensor's strides, which index_select forgets: channels_last stays channels_last

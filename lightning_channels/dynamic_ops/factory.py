@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copyreg
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, SupportsIndex, TypeVar
 
 from torch import nn
@@ -15,7 +15,7 @@ from lightning_channels.dynamic_ops.spec import STATISTICS, class_spec
 __all__ = ["dynamic_class", "named", "plain_class"]
 
 C = TypeVar("C", bound=type[DynamicMixin])
-_Key = tuple[type[nn.Module], tuple[str, ...], bool]
+_Key = tuple[type[nn.Module], tuple[str, ...], bool, tuple[str, ...]]
 
 _NAMED: dict[type[nn.Module], type[DynamicMixin]] = {}
 _GENERIC: dict[_Key, type[DynamicMixin]] = {}
@@ -35,16 +35,19 @@ def named(cls: C) -> C:
     return cls
 
 
-def dynamic_class(module: nn.Module, bare: Mapping[str, Sequence[int]]) -> type[DynamicMixin]:
-    """The dynamic class of a module: named if its plain class has one, else made once for each set of tensors."""
+def dynamic_class(
+    module: nn.Module, bare: Mapping[str, Sequence[int]], attributes: Iterable[str] = ()
+) -> type[DynamicMixin]:
+    """The dynamic class of a module: named if its plain class has one, else made once for what follows channels."""
     plain = plain_class(module)
     known = _NAMED.get(plain)
-    if known is not None and not bare:
+    names = tuple(sorted(set(attributes)))
+    if known is not None and not bare and not names:
         return known
     spec = class_spec(plain)
     tensors = [*(spec.tensors if spec else ()), *bare]
     buffers = any(name in module._buffers for name in tensors)
-    return _generic(plain, tuple(sorted(set(tensors))), buffers)
+    return _generic(plain, tuple(sorted(set(tensors))), buffers, names)
 
 
 def plain_class(module: nn.Module) -> type[nn.Module]:
@@ -52,15 +55,17 @@ def plain_class(module: nn.Module) -> type[nn.Module]:
     return module.plain_class if isinstance(module, DynamicMixin) else type(module)
 
 
-def _generic(plain: type[nn.Module], tensors: tuple[str, ...], buffers: bool) -> type[DynamicMixin]:
-    key = (plain, tensors, buffers)
+def _generic(
+    plain: type[nn.Module], tensors: tuple[str, ...], buffers: bool, attributes: tuple[str, ...] = ()
+) -> type[DynamicMixin]:
+    key = (plain, tensors, buffers, attributes)
     if key not in _GENERIC:
         cls: type[DynamicMixin] = type(
             f"Dynamic{plain.__name__}", (DynamicMixin, plain), {"__module__": plain.__module__}
         )
         cls.__doc__ = plain.__doc__
         cls.plain_class = plain
-        add_properties(cls, class_spec(plain), tensors, buffers)
+        add_properties(cls, class_spec(plain), tensors, buffers, attributes)
         setattr(cls, "__reduce_ex__", _reducer(cls, key))  # noqa: B010  # mypy takes the plain form for an error
         _GENERIC[key] = cls
     return _GENERIC[key]
@@ -79,8 +84,10 @@ def _reducer(cls: type[DynamicMixin], key: _Key) -> Callable[[Any, SupportsIndex
     return reduce
 
 
-def _empty(plain: type[nn.Module], tensors: tuple[str, ...], buffers: bool, *args: Any) -> nn.Module:
-    cls = _generic(plain, tensors, buffers)
+def _empty(
+    plain: type[nn.Module], tensors: tuple[str, ...], buffers: bool, attributes: tuple[str, ...], *args: Any
+) -> nn.Module:
+    cls = _generic(plain, tensors, buffers, attributes)
     return cls.__new__(cls, *args)
 
 

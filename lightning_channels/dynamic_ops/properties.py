@@ -10,6 +10,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from lightning_channels.dynamic_ops.attributes import with_sizes
 from lightning_channels.dynamic_ops.slicing import apply, prefix
 from lightning_channels.dynamic_ops.spec import STATISTICS, Groups, OpSpec, group_count, is_depthwise
 from lightning_channels.dynamic_ops.state import STATE, ChannelState, Entry, check_depthwise, within_group
@@ -20,7 +21,9 @@ from lightning_channels.mutables.selection import IndexSelection
 __all__ = ["add_properties"]
 
 
-def add_properties(cls: type[nn.Module], spec: OpSpec | None, tensors: Iterable[str], buffers: bool) -> None:
+def add_properties(
+    cls: type[nn.Module], spec: OpSpec | None, tensors: Iterable[str], buffers: bool, attributes: Iterable[str] = ()
+) -> None:
     """Put the getters and setters on a dynamic class.
 
     Args:
@@ -28,9 +31,12 @@ def add_properties(cls: type[nn.Module], spec: OpSpec | None, tensors: Iterable[
         spec: Its entry in the table, if it has one.
         tensors: All its tensors with channels.
         buffers: Whether some of them are buffers, which its forward may update.
+        attributes: Names of integer attributes that follow channels.
     """
     for name in tensors:
         setattr(cls, name, _tensor(name))
+    for name in attributes:
+        setattr(cls, name, _attribute(name))
     if spec is not None:
         for attribute, side in spec.sizes.items():
             setattr(cls, attribute, _size(attribute, side, spec.write))
@@ -122,6 +128,23 @@ def _size(attribute: str, side: str, write: Callable[[int], Any]) -> property:
             raise _failed(self, attribute, error) from error
 
     return property(get, _refuse(attribute))
+
+
+def _attribute(name: str) -> property:
+    def get(self: nn.Module) -> Any:
+        attributes = self.__dict__
+        state: ChannelState | None = attributes.get(STATE)
+        if state is None:
+            return _stored(self, name)
+        try:
+            sides = state.attributes[name]
+            if state.full or all(container._sel is None for container in sides.values()):
+                return attributes[name]
+            return with_sizes(attributes[name], {at: side.activated_channels for at, side in sides.items()})
+        except (AttributeError, KeyError) as error:
+            raise _failed(self, name, error) from error
+
+    return property(get, _refuse(name))
 
 
 def _groups(spec: OpSpec, groups: Groups) -> property:

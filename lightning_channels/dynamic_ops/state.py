@@ -7,6 +7,7 @@ from contextlib import contextmanager
 
 from torch import Tensor, nn
 
+from lightning_channels.dynamic_ops.attributes import attribute_sizes, split_key
 from lightning_channels.dynamic_ops.spec import Side, layout, sides, spec_of
 from lightning_channels.errors import ChoiceError, ConfigError, PrepareError, did_you_mean
 from lightning_channels.mutables.container import MutableChannelContainer
@@ -35,22 +36,25 @@ class ChannelState:
     """Containers of a dynamic op, and which of them its tensors and sizes follow.
 
     Args:
-        containers: By side.
+        containers: By side; an integer attribute that follows channels is a side too.
         tensors: For each tensor, the dims with channels.
         bare: Those of them that are in no table, with their dims.
+        attributes: For each integer attribute that follows channels, its sides, by place in a list or tuple.
     """
 
-    __slots__ = ("bare", "checked", "containers", "full", "live", "tensors")
+    __slots__ = ("attributes", "bare", "checked", "containers", "full", "live", "tensors")
 
     def __init__(
         self,
         containers: dict[str, MutableChannelContainer],
         tensors: dict[str, tuple[Entry, ...]],
         bare: dict[str, tuple[int, ...]],
+        attributes: dict[str, dict[int | None, MutableChannelContainer]],
     ) -> None:
         self.containers = containers
         self.tensors = tensors
         self.bare = bare
+        self.attributes = attributes
         self.full = False  # show everything at full size, whatever is selected
         self.live: dict[str, Tensor] | None = None  # copies of indexed buffers while a forward updates them
         self.checked: tuple[Selection, ...] | None = None  # the last selections that the groups agreed with
@@ -171,15 +175,16 @@ def bare_side(name: str, shape: Sequence[int], dim: int) -> str:
     return f"{name}[{dim}]" if any(size > 1 for other, size in enumerate(shape) if other != dim) else name
 
 
-def build_state(module: nn.Module, bare: Mapping[str, Sequence[int]]) -> ChannelState:
+def build_state(module: nn.Module, bare: Mapping[str, Sequence[int]], attributes: Sequence[str] = ()) -> ChannelState:
     """Make the state of a module, with the containers that an earlier call has made; the module isn't changed.
 
     Args:
         module: Any module.
         bare: Further tensors with channels along the named dims.
+        attributes: Keys of integer attributes that follow channels.
 
     Raises:
-        PrepareError: If there is no such tensor, or no such dim.
+        PrepareError: If there is no such tensor, dim or attribute.
     """
     known = module.__dict__.get(STATE)
     before: dict[str, MutableChannelContainer] = {} if known is None else known.containers
@@ -195,7 +200,22 @@ def build_state(module: nn.Module, bare: Mapping[str, Sequence[int]]) -> Channel
             side = bare_side(name, shape, dim)
             containers[side] = before.get(side) or MutableChannelContainer(shape[dim])
         tensors[name] = tuple((dim, containers[bare_side(name, shape, dim)], 1) for dim in dims)
-    return ChannelState(containers, tensors, {name: tuple(dims) for name, dims in bare.items()})
+    sized: dict[str, dict[int | None, MutableChannelContainer]] = {}
+    for key in attributes:
+        containers[key] = before.get(key) or MutableChannelContainer(_attribute_size(module, key))
+        name, entry = split_key(key)
+        sized.setdefault(name, {})[entry] = containers[key]
+    return ChannelState(containers, tensors, {name: tuple(dims) for name, dims in bare.items()}, sized)
+
+
+def _attribute_size(module: nn.Module, key: str) -> int:
+    sizes = attribute_sizes(module)
+    if key not in sizes:
+        raise PrepareError(
+            f"{type(module).__name__} has no integer attribute {key!r} that could follow channels"
+            f"{did_you_mean(key, sizes)}"
+        )
+    return sizes[key]
 
 
 def _own_tensor(module: nn.Module, name: str) -> Tensor:

@@ -7,21 +7,26 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from lightning_channels.dynamic_ops import containers, is_dynamic, make_static
 from lightning_channels.dynamic_ops.convert import StaticMemo
 from lightning_channels.errors import ChoiceError, PrepareError, did_you_mean
+from lightning_channels.export.tensors import active_tensors
+from lightning_channels.mutables import BaseMutableChannel, batch_update
+from lightning_channels.mutables.selection import Selection
 
 __all__ = ["export_subnet"]
 
 # what a LightningModule holds that isn't the model, and what a prepared root holds that is ours
-_RUNNERS = ("_trainer", "_fabric")
-_OURS = ("_channel_mutator",)
+_RUNNERS = {"_trainer", "_fabric"}
+_OURS = {"_channel_mutator"}
+_COMPILED = "_compiler_ctx"
+"""Where a compiled LightningModule keeps its own methods; the compiled ones that hide them know this one module."""
 
 
 def export_subnet(model: nn.Module, choices: Mapping[str, int | float] | None = None) -> nn.Module:
-    """Copy a prepared model with its active channels alone.
+    """Copy a prepared model with its active channels alone; what isn't active is never copied.
 
     Args:
         model: A prepared module, or a LightningModule; it isn't changed.
@@ -32,7 +37,7 @@ def export_subnet(model: nn.Module, choices: Mapping[str, int | float] | None = 
         loaded where this package isn't installed.
 
     Raises:
-        PrepareError: If ``model`` has no dynamic op.
+        PrepareError: If ``model`` is not prepared.
         ChoiceError: If ``choices`` names no mutable unit of the model, or is out of range.
 
     Example:
@@ -49,59 +54,132 @@ def export_subnet(model: nn.Module, choices: Mapping[str, int | float] | None = 
           (2): Linear(in_features=3, out_features=2, bias=True)
         )
     """
-    if not any(is_dynamic(module) for module in model.modules()):
+    return static_copy(model, choices)
+
+
+def static_copy(
+    model: nn.Module, choices: Mapping[str, int | float] | None = None, throwaway: bool = False
+) -> nn.Module:
+    """What :func:`export_subnet` returns.
+
+    Args:
+        model: A prepared module.
+        choices: Unit names to choices.
+        throwaway: Whether parameters that lose no channel, and the trainer, are those of ``model`` itself. That is for
+            a copy which is run and thrown away.
+    """
+    if not any(is_dynamic(module) or _OURS & module.__dict__.keys() for module in model.modules()):
         raise PrepareError(
-            f"{type(model).__name__} has no dynamic op; prepare it first (ChannelMutator.prepare_from_supernet, or the"
+            f"{type(model).__name__} is not prepared; prepare it first (ChannelMutator.prepare_from_supernet, or the"
             " ChannelPruning callback)"
         )
-    with _without_runners(model):
-        exported = copy.deepcopy(model)
-    if choices is not None:
-        _choose(exported, choices)
-    memo: StaticMemo = {}
+    with _chosen(model, choices or {}):
+        # deepcopy finds the small tensors as if it had copied the full ones already, and make_static as if it had cut
+        memo: dict[int, Any] = {}
+        cut: StaticMemo = {}
+        for full, small, selections in active_tensors(model):
+            memo[id(full)] = small
+            cut[id(small), selections] = (small, small)
+        for value in (value for module in model.modules() for value in module.__dict__.values()):
+            if isinstance(value, Tensor) and not value.is_leaf:  # a weight that a hook computed; PyTorch copies none
+                memo.setdefault(id(value), value.detach().clone())
+        if throwaway:
+            for parameter in model.parameters():
+                memo.setdefault(id(parameter), parameter)
+        # units have nothing to do in the copy, and their lists of channels would take longest
+        memo |= {id(root.owner): None for root in _roots(model) if root.owner is not None}
+        with _uncompiled(model), _without(model, _RUNNERS | _OURS):
+            exported = copy.deepcopy(model, memo)
+    if throwaway:
+        for module in model.modules():
+            runners = {name: module.__dict__[name] for name in _RUNNERS & module.__dict__.keys()}
+            if runners:
+                memo[id(module)].__dict__.update(runners)
     for module in list(exported.modules()):
         for name in _OURS:
             module.__dict__.pop(name, None)
         if is_dynamic(module):
-            make_static(module, memo)
+            make_static(module, cut)
     return exported
 
 
 @contextmanager
-def _without_runners(model: nn.Module) -> Iterator[None]:
-    """Take the trainer off while the model is copied: it holds the data, the optimizers and the model again."""
+def _without(model: nn.Module, names: set[str]) -> Iterator[None]:
+    """Take attributes off while the model is copied: a trainer holds the data, the optimizers and the model again."""
     held: list[tuple[dict[str, Any], str, Any]] = []
     for module in model.modules():
-        for name in _RUNNERS:
+        for name in names:
             if module.__dict__.get(name) is not None:
                 held.append((module.__dict__, name, module.__dict__[name]))
                 module.__dict__[name] = None
     try:
         yield
     finally:
-        for attributes, name, runner in held:
-            attributes[name] = runner
+        for attributes, name, value in held:
+            attributes[name] = value
 
 
-def _choose(model: nn.Module, choices: Mapping[str, int | float]) -> None:
-    """Set units by name; what decides about a channel is found through the containers of the model itself."""
-    units = _units(model)
+@contextmanager
+def _uncompiled(model: nn.Module) -> Iterator[None]:
+    """Give compiled LightningModules their own methods back while the model is copied: a copy would call the model."""
+    held: list[tuple[dict[str, Any], dict[str, Any]]] = []
+    for module in model.modules():
+        attributes = module.__dict__
+        context = attributes.get(_COMPILED)
+        if not isinstance(context, dict):
+            continue
+        held.append((attributes, dict(attributes)))
+        attributes[_COMPILED] = None
+        for key, method in context.items():
+            name = key.removeprefix("original_")
+            if name != key:
+                attributes.pop(name, None)
+                if getattr(method, "__func__", None) is not getattr(type(module), name, None):
+                    attributes[name] = method
+    try:
+        yield
+    finally:
+        for attributes, before in held:
+            attributes.update(before)
+
+
+@contextmanager
+def _chosen(model: nn.Module, choices: Mapping[str, int | float]) -> Iterator[None]:
+    """Set units by name inside the block; what decides about a channel is found through the model's own containers."""
+    units = _units(model) if choices else {}
     for name in choices:
         if name not in units:
             allowed = ", ".join(units)
             hint = did_you_mean(name, units) or "."
             raise ChoiceError(f"no mutable unit is named {name!r}{hint} The model has: {allowed}")
-    for name, choice in choices.items():
-        units[name].current_choice = choice
+    before = _selections(model) if choices else []
+    try:
+        with batch_update():
+            for name, choice in choices.items():
+                units[name].current_choice = choice
+        yield
+    finally:
+        for mutable, selection in before:
+            mutable._set(selection)
+
+
+def _roots(model: nn.Module) -> Iterator[BaseMutableChannel]:
+    """The mutables that decide, as often as they are on a side."""
+    for module in model.modules():
+        for container in containers(module).values() if is_dynamic(module) else ():
+            for mutable in container.mutable_channels.values():
+                yield mutable.root
+
+
+def _selections(model: nn.Module) -> list[tuple[BaseMutableChannel, Selection]]:
+    return [(root, root.selection) for root in {id(root): root for root in _roots(model)}.values()]
 
 
 def _units(model: nn.Module) -> dict[str, Any]:
     """Units by name; a mutable without a unit stands for itself."""
     found: dict[str, Any] = {}
-    for module in model.modules():
-        for container in containers(module).values() if is_dynamic(module) else ():
-            for mutable in container.mutable_channels.values():
-                unit = mutable.root if mutable.root.owner is None else mutable.root.owner
-                if unit.name and getattr(unit, "is_mutable", True):
-                    found[unit.name] = unit
+    for root in _roots(model):
+        unit = root if root.owner is None else root.owner
+        if unit.name and getattr(unit, "is_mutable", True):
+            found[unit.name] = unit
     return found

@@ -96,6 +96,11 @@ class BaseMutableChannel:
         return self._selection
 
     @property
+    def shown(self) -> Selection:
+        """What a container with other mutables beside this one sees: for a derived mutable that can be nothing."""
+        return self.selection
+
+    @property
     def activated_channels(self) -> int:
         """How many channels are active."""
         return size_of(self.selection, self.num_channels)

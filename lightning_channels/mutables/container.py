@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lightning_channels.errors import ConfigError, PrepareError
+from lightning_channels.errors import ChoiceError, ConfigError, PrepareError
 from lightning_channels.mutables.base import STALE, BaseMutableChannel
 from lightning_channels.mutables.selection import (
     IndexSelection,
@@ -176,7 +176,10 @@ class MutableChannelContainer:
             ((tile, mutable),) = self.mutable_channels.items()
             if tile == (0, self.num_channels):
                 return mutable.selection
-        return _joined(self._runs(), self.num_channels)
+        joined = _joined(self._runs(), self.num_channels)
+        if isinstance(joined, IndexSelection) and not len(joined):
+            raise ChoiceError(f"none of the {self.num_channels} channels of this side is kept")
+        return joined
 
     def _runs(self) -> list[Run]:
         """The active channels in order, runs that touch merged."""
@@ -198,7 +201,7 @@ class MutableChannelContainer:
         for (start, end), mutable in self.mutable_channels.items():
             if position < start:
                 yield position, start, None
-            yield start, end, mutable.selection
+            yield start, end, mutable.shown
             position = end
         if position < self.num_channels:
             yield position, self.num_channels, None

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from lightning_channels.errors import ChoiceError, ConfigError, PrepareError
 from lightning_channels.mutables.base import BaseMutableChannel
-from lightning_channels.mutables.selection import Selection, as_mask, from_index
+from lightning_channels.mutables.selection import IndexSelection, Selection, as_mask, from_index
 
 __all__ = ["DerivedMutableChannel"]
 
@@ -68,6 +68,14 @@ class DerivedMutableChannel(BaseMutableChannel):
         Raises:
             ChoiceError: If none is active.
         """
+        shown = self.shown
+        if isinstance(shown, IndexSelection) and not len(shown):
+            raise ChoiceError(f"{self.source} keeps none of the channels that this side of it shows")
+        return shown
+
+    @property
+    def shown(self) -> Selection:
+        """Like :attr:`selection`, but nothing is allowed: other mutables can have channels on the same side."""
         given = self.source.selection
         if given is None:
             # a channel of the source that no position shows changes nothing here
@@ -77,8 +85,6 @@ class DerivedMutableChannel(BaseMutableChannel):
         if self._resolved[0] is None or self._resolved[0] != given:
             with torch.inference_mode(False):
                 mask = as_mask(given, self.source.num_channels)[self.positions]
-                if not bool(mask.any()):
-                    raise ChoiceError(f"{self.source} keeps none of the channels that this side of it shows")
                 self._resolved = (given, from_index(mask.nonzero().flatten(), self.num_channels))
         return self._resolved[1]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 from torch import nn
 
@@ -13,7 +13,8 @@ from lightning_channels.errors import ChoiceError, ConfigError, PrepareError, di
 from lightning_channels.mutables import batch_update
 from lightning_channels.mutators import structure
 from lightning_channels.mutators.preparation import attach_units, find_units, refuse_unfit, release
-from lightning_channels.mutators.report import Report, make_report
+from lightning_channels.mutators.proof import ProofRecord
+from lightning_channels.mutators.report import OpReport, Report, make_report
 from lightning_channels.mutators.unit_config import UnitConfig
 from lightning_channels.registry import MUTATORS, TRACERS
 from lightning_channels.tracing.running import ExampleInputs
@@ -37,6 +38,7 @@ class ChannelMutator:
     Attributes:
         macs: Multiply-accumulates of each module at full width, for the example input's batch, where they were
             recorded.
+        proof_record: How the mutable units were verified.
 
     Raises:
         ConfigError: If a key, type or argument is unknown; the message names the nearest match.
@@ -64,8 +66,8 @@ class ChannelMutator:
         self._model: nn.Module | None = None
         self._fingerprint: dict[str, Any] = {}
         self._expected: dict[str, Any] = {}
-        self._proven = False
-        self._unruled: list[tuple[str, str]] = []
+        self._unruled: tuple[OpReport, ...] = ()
+        self.proof_record = ProofRecord()
         self.macs: dict[str, int] = {}
 
     @property
@@ -76,7 +78,7 @@ class ChannelMutator:
     # --- preparing ---------------------------------------------------------------------------------------------------
 
     def prepare_from_supernet(
-        self, model: nn.Module, example_inputs: ExampleInputs | None = None, verify: bool = True
+        self, model: nn.Module, example_inputs: ExampleInputs | None = None, verify: bool | Literal["full"] = True
     ) -> None:
         """Find the model's units and turn their modules into dynamic ops, in place.
 
@@ -86,28 +88,29 @@ class ChannelMutator:
             model: Any module.
             example_inputs: A tensor, a tuple of positional or a dict of keyword arguments of ``forward``; random images
                 of the tracer's ``input_shape`` by default.
-            verify: Whether to run the model narrow and keep only the units for which that comes out right.
+            verify: Whether to run the model narrow and keep only the units for which that comes out right; ``"full"``
+                tries each unit alone as well.
 
         Raises:
-            PrepareError: If the mutator or the model is prepared already, or the model is sharded or on the meta
+            PrepareError: If the mutator or the model is prepared already, or the model is sharded, lazy or on the meta
                 device.
-            ConfigError: If the template doesn't fit the model.
+            ConfigError: If the template doesn't fit the model, or ``verify`` isn't one of these.
             TraceError: If the model fails on its example inputs.
         """
         if self._units is not None:
             raise PrepareError(
                 "this mutator is prepared already; make a new one for another model, or call restore() first"
             )
+        if verify not in (True, False, "full"):
+            raise ConfigError(f"verify must be true or false, or 'full', got {verify!r}")
         refuse_unfit(model)
         found = find_units(self.unit_config, self.parse_cfg, self._tracer, model, example_inputs)
         structure.check_fingerprint(self._expected, model, found.units)
-        fingerprint = structure.fingerprint(model)
+        fingerprint = structure.fingerprint(model, found.units)
         attached: list[MutableChannelUnit] = []
         try:
             attach_units(model, found.units, attached)
-            prove = found.prove if verify else None
-            if prove is not None:
-                prove(model)
+            record = found.prove(model, verify == "full") if verify and found.prove is not None else ProofRecord()
             self._units = found.units
             self.set_choices(self._template_choices(found.units))
         except BaseException:
@@ -115,7 +118,7 @@ class ChannelMutator:
             release(model, attached)
             raise
         self._model, self._fingerprint, self.macs = model, fingerprint, found.macs
-        self._proven, self._unruled = prove is not None, found.unruled
+        self.proof_record, self._unruled = record, found.unruled
         model.__dict__[_ATTRIBUTE] = self
 
     def _template_choices(self, units: list[MutableChannelUnit]) -> dict[str, int | float]:
@@ -219,7 +222,7 @@ class ChannelMutator:
 
     def report(self) -> Report:
         """Each unit with its share of the model, and why what can't change can't. Prints as a table."""
-        return make_report(self.model, self.units, self.macs, self._unruled, self._proven)
+        return make_report(self, self._unruled, self.proof_record)
 
     # --- templates ---------------------------------------------------------------------------------------------------
 

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from torch import nn
 from torch.distributed.tensor import DTensor
+from torch.nn.parameter import is_lazy
 
 from lightning_channels.dynamic_ops import is_dynamic, restore
 from lightning_channels.errors import ConfigError, PrepareError, StructureError, check_keys
-from lightning_channels.mutators.proof import Proof
+from lightning_channels.mutators.proof import Proof, ProofRecord
+from lightning_channels.mutators.report import OpReport, unruled_ops
 from lightning_channels.mutators.unit_config import UnitConfig
 from lightning_channels.tracing import ForwardTracer
 from lightning_channels.tracing.running import ExampleInputs
@@ -27,21 +29,22 @@ class Found:
     Attributes:
         units: In the order of their modules.
         macs: Multiply-accumulates of each module at full width.
-        prove: Runs the model narrow and takes the units that come out wrong off it; ``None`` without a trace.
-        unruled: (operator, module) of the operators without a rule.
+        prove: Runs the prepared model narrow and takes the units that come out wrong off it (its second argument:
+            whether each unit is to be tried alone as well); ``None`` without a trace.
+        unruled: The operators without a rule.
     """
 
     units: list[MutableChannelUnit]
     macs: dict[str, int]
-    prove: Callable[[nn.Module], None] | None = None
-    unruled: list[tuple[str, str]] = field(default_factory=list)
+    prove: Callable[[nn.Module, bool], ProofRecord] | None = None
+    unruled: tuple[OpReport, ...] = ()
 
 
 def refuse_unfit(model: nn.Module) -> None:
     """Refuse what can't be prepared.
 
     Raises:
-        PrepareError: If the model is prepared already, or sharded.
+        PrepareError: If the model is prepared already, sharded, or not initialised yet.
     """
     if not isinstance(model, nn.Module):
         raise PrepareError(f"the model must be an nn.Module, got {type(model).__name__}")
@@ -54,6 +57,9 @@ def refuse_unfit(model: nn.Module) -> None:
     for name, parameter in model.named_parameters():
         if isinstance(parameter, DTensor) or type(parameter).__name__ == "FlatParameter":
             raise PrepareError(f"{name} is sharded; prepare the model before it is sharded (fully_shard, FSDP)")
+    for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
+        if is_lazy(tensor):
+            raise PrepareError(f"{name} is lazy and has no shape yet; run the model once before it is prepared")
 
 
 def find_units(
@@ -78,7 +84,11 @@ def find_units(
     for cost in graph.walk.costs:
         macs[cost.module] = macs.get(cost.module, 0) + cost.macs
     inputs = tracer.inputs_for(model, example_inputs)
-    return Found(units, macs, lambda prepared: Proof(graph, units, inputs).run(prepared), graph.unruled)
+
+    def prove(prepared: nn.Module, full: bool) -> ProofRecord:
+        return Proof(graph, units, inputs, full).run(prepared)
+
+    return Found(units, macs, prove, unruled_ops(graph, units))
 
 
 def _from_config(config: UnitConfig, parse_cfg: dict[str, Any], model: nn.Module) -> Found:

@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import nn
 
 from lightning_channels.dynamic_ops.spec import spec_of
+from lightning_channels.mutables import batch_update
+from lightning_channels.mutators.report_table import as_table
+from lightning_channels.tracing import ModuleGraph
+from lightning_channels.tracing.sides import Refused, refused_modules
 from lightning_channels.units import Channel, MutableChannelUnit
 
-__all__ = ["Report", "UnitReport", "make_report"]
+if TYPE_CHECKING:
+    from lightning_channels.mutators.channel_mutator import ChannelMutator
+    from lightning_channels.mutators.proof import ProofRecord
+
+__all__ = ["OpReport", "ParameterReport", "Report", "UnitReport", "make_report", "unruled_ops"]
+
+_PLACE = re.compile(r"(?P<text>.*) \((?P<op>[\w.:]+) in (?P<module>[^(),]+)(?:, (?P<line>[^()]*:\d+))?\)", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,8 +38,12 @@ class UnitReport:
         groups: Number of equal tiles that must keep the same channels.
         params: Share of the model's parameters that are in a tensor with these channels, 0 to 1. A kernel is counted
             for its input's unit and for its output's.
-        macs: Likewise, share of the multiply-accumulates; ``None`` where they were not recorded.
+        flops: Likewise, share of the FLOPs of convolutions and matrix products; ``None`` where they were not recorded.
         reason: Why it can't change; empty if it can.
+        op: The operator that ``reason`` is about, where it is about one.
+        module: Dotted name of the module that ran it.
+        line: File and line of the code that called it.
+        inexact: Why it isn't exact, where that is known.
     """
 
     name: str
@@ -36,8 +52,38 @@ class UnitReport:
     exact: bool
     groups: int
     params: float
-    macs: float | None
+    flops: float | None
     reason: str
+    op: str
+    module: str
+    line: str
+    inexact: str
+
+
+@dataclass(frozen=True, slots=True)
+class ParameterReport:
+    """A parameter that is in no unit: its name, its share of all parameters, and why."""
+
+    name: str
+    params: float
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class OpReport:
+    """An operator without a rule.
+
+    Attributes:
+        op: Its name.
+        module: Dotted name of the module that ran it; empty for the model itself.
+        line: File and line of the code that called it.
+        units: Names of the units whose channels reach it, and which it keeps from changing.
+    """
+
+    op: str
+    module: str
+    line: str
+    units: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,78 +92,75 @@ class Report:
 
     Attributes:
         units: All units, in order.
-        proven: Whether the mutable units were run narrow and compared.
+        proof: How the mutable units were verified; ``None`` if they come from a template.
         covered: Share of the parameters that are in a mutable unit, 0 to 1.
-        unassigned: Names of the parameters that are in no unit.
-        unruled: (operator, module) of the operators without a rule; what reaches them can't change.
+        left_at_half: Share of the parameters that are left when every mutable unit is at half its width.
+        unassigned: The parameters that are in no unit.
+        unruled: The operators without a rule; what reaches them can't change.
     """
 
     units: tuple[UnitReport, ...]
-    proven: bool
+    proof: ProofRecord | None
     covered: float
-    unassigned: tuple[str, ...]
-    unruled: tuple[tuple[str, str], ...]
+    left_at_half: float
+    unassigned: tuple[ParameterReport, ...]
+    unruled: tuple[OpReport, ...]
+
+    @property
+    def proven(self) -> bool:
+        """Whether the mutable units were run narrow and compared."""
+        return self.proof is not None and self.proof.mode != "off"
 
     def to_dict(self) -> dict[str, Any]:
-        """The report as plain data."""
-        data = asdict(self)
-        return {key: _listed(value) for key, value in data.items()}
+        """The report as plain data, which JSON can hold."""
+        data: dict[str, Any] = _listed(asdict(self))
+        return data
 
     def __str__(self) -> str:
-        mutable = sum(unit.mutable for unit in self.units)
-        proof = "proven" if self.proven else "not proven: prepared with verify=False or from a template"
-        head = f"{mutable} of {len(self.units)} units are mutable ({proof})"
-        lines = [f"{head}; {self.covered:.1%} of the parameters are in one", "", *_table(self.units)]
-        if self.unassigned:
-            lines += ["", f"in no unit: {', '.join(self.unassigned)}"]
-        if self.unruled:
-            places = [f"{op} in {module or 'the model'}" for op, module in self.unruled]
-            lines += ["", f"without a rule: {', '.join(places)}"]
-        return "\n".join(lines)
+        return as_table(self)
 
 
 def _listed(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _listed(item) for key, item in value.items()}
     return [_listed(item) for item in value] if isinstance(value, (list, tuple)) else value
 
 
-def _table(units: Iterable[UnitReport]) -> list[str]:
-    head = ("unit", "channels", "groups", "exact", "params", "MACs", "why it can't change")
-    rows = [head]
-    for unit in units:
-        macs = "" if unit.macs is None else f"{unit.macs:.1%}"
-        exact = "yes" if unit.exact else "no"
-        rows.append(
-            (unit.name, str(unit.num_channels), str(unit.groups), exact, f"{unit.params:.1%}", macs, unit.reason)
-        )
-    widths = [max(len(row[k]) for row in rows) for k in range(len(head))]
-    return [
-        "  ".join(
-            [row[0].ljust(widths[0]), *(cell.rjust(widths[k]) for k, cell in enumerate(row[1:-1], 1)), row[-1]]
-        ).rstrip()
-        for row in rows
-    ]
-
-
-def make_report(
-    model: nn.Module,
-    units: list[MutableChannelUnit],
-    macs: Mapping[str, int],
-    unruled: Iterable[tuple[str, str]],
-    proven: bool,
-) -> Report:
-    """Gather a report.
+def unruled_ops(graph: ModuleGraph, units: list[MutableChannelUnit]) -> tuple[OpReport, ...]:
+    """The operators of a traced model that have no rule, with the units that they keep from changing.
 
     Args:
-        model: The prepared model.
-        units: All its units.
-        macs: Multiply-accumulates of each module, where they are known.
-        unruled: Operators without a rule.
-        proven: Whether the units were verified.
+        graph: What the tracer found.
+        units: One for each of its groups, in their order.
     """
+    names: dict[tuple[str, str], dict[str, None]] = {place: {} for place in graph.unruled}
+    if not names:
+        return ()
+    programs = [program for program in (graph.training, graph.program) if program is not None]
+    lines = {(op.name, op.module): op.line for program in programs for op in reversed(program.ops)}
+    owner = {c: unit.name for unit, group in zip(units, graph.groups, strict=True) for c in group.classes.tolist()}
+    for labels, pin in graph.walk.labels.pins:
+        place = (pin.op, pin.module)
+        if place in names:
+            classes = torch.unique(graph.solution.root[labels.long()]).tolist()
+            names[place] |= dict.fromkeys(owner[c] for c in classes if c in owner)
+    return tuple(OpReport(*place, lines[place], tuple(found)) for place, found in names.items())
+
+
+def make_report(mutator: ChannelMutator, unruled: tuple[OpReport, ...], proof: ProofRecord) -> Report:
+    """Gather the report of a prepared mutator.
+
+    Args:
+        mutator: What to report on.
+        unruled: Operators without a rule.
+        proof: How its units were verified.
+    """
+    model, units, macs = mutator.model, mutator.units, mutator.macs
     modules = dict(model.named_modules())
     sizes = {name: parameter.numel() for name, parameter in model.named_parameters()}
     names = {id(parameter): name for name, parameter in model.named_parameters()}
     total, all_macs = max(1, sum(sizes.values())), sum(macs.values())
+    refused = refused_modules(model)
     assigned: dict[str, bool] = {}
     reports = []
     for unit in units:
@@ -125,21 +168,56 @@ def make_report(
         for name in tensors:
             assigned[name] = assigned.get(name, False) or unit.is_mutable
         spent = sum(macs.get(name, 0) for name in {c.name for c in unit.channels})
-        reports.append(
-            UnitReport(
-                unit.name,
-                unit.num_channels,
-                unit.is_mutable,
-                unit.exact,
-                unit.groups,
-                sum(sizes[name] for name in tensors) / total,
-                spent / all_macs if all_macs else None,
-                unit.why_not(),
-            )
-        )
-    covered = sum(sizes[name] for name, mutable in assigned.items() if mutable) / total
-    unassigned = tuple(name for name in sizes if name not in assigned)
-    return Report(tuple(reports), proven, covered, unassigned, tuple(unruled))
+        shares = sum(sizes[name] for name in tensors) / total, spent / all_macs if all_macs else None
+        reports.append(_unit_report(unit, *shares))
+    return Report(
+        tuple(reports),
+        None if mutator.from_config else proof,
+        sum(sizes[name] for name, mutable in assigned.items() if mutable) / total,
+        _left_at_half(mutator),
+        tuple(
+            ParameterReport(name, size / total, _why_unassigned(model, name, refused))
+            for name, size in sizes.items()
+            if name not in assigned
+        ),
+        unruled,
+    )
+
+
+def _unit_report(unit: MutableChannelUnit, params: float, flops: float | None) -> UnitReport:
+    reason = unit.why_not()
+    found = _PLACE.fullmatch(reason)
+    op, module, line = (found["op"], found["module"], found["line"] or "") if found else ("", "", "")
+    return UnitReport(
+        unit.name,
+        unit.num_channels,
+        unit.is_mutable,
+        unit.exact,
+        unit.groups,
+        params,
+        flops,
+        reason,
+        op,
+        "" if module == "the model" else module,
+        line,
+        unit.inexact or "",
+    )
+
+
+def _left_at_half(mutator: ChannelMutator) -> float:
+    from lightning_channels.resources import ResourceCounter  # counting is a layer below this one
+
+    before = [(unit, unit.mutable_channel.kept) for unit in mutator.mutable_units]
+    try:
+        with batch_update():
+            for unit, _ in before:
+                unit.keep_first(int(unit.allowed_number(unit.num_channels / 2)))
+        counter = ResourceCounter(mutator)
+        return counter.active_params() / max(1, counter.total_params)
+    finally:
+        with batch_update():
+            for unit, kept in before:
+                unit.keep(kept)
 
 
 def _tensors(module: nn.Module, channel: Channel) -> list[int]:
@@ -153,3 +231,14 @@ def _tensors(module: nn.Module, channel: Channel) -> list[int]:
         key for key, side in spec.sides.items() if (side.is_output if channel.is_output_channel else side.is_input)
     }
     return [id(module._parameters.get(name)) for name, dims in spec.tensors.items() if wanted & set(dims)]
+
+
+def _why_unassigned(model: nn.Module, name: str, refused: Mapping[str, Refused]) -> str:
+    owner = name
+    while owner:  # the module that owns it, or one around it
+        owner = owner.rpartition(".")[0]
+        if owner in refused:
+            return refused[owner].reason
+    if model.get_parameter(name).numel() == 1:
+        return "it is a single number"
+    return "none of its dims holds channels of a unit"

@@ -20,6 +20,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from lightning_channels._plain import to_plain
 from lightning_channels.dynamic_ops import is_dynamic
+from lightning_channels.dynamic_ops.attributes import attribute_sizes
 from lightning_channels.dynamic_ops.spec import spec_of
 from lightning_channels.errors import StructureError, check_keys, did_you_mean
 from lightning_channels.units import MutableChannelUnit
@@ -77,14 +78,19 @@ def _checked(data: Any) -> dict[str, Any]:
     return plain
 
 
-def fingerprint(model: nn.Module) -> dict[str, Any]:
-    """Shapes of all tensors, and class names of the modules that own some."""
+def fingerprint(model: nn.Module, units: list[MutableChannelUnit]) -> dict[str, Any]:
+    """Shapes of all tensors, class names of the modules that own some, and the integers that follow channels."""
     tensors = {name: list(t.shape) for name, t in [*model.named_parameters(), *model.named_buffers()]}
     owners = {name.rpartition(".")[0] for name in tensors}
-    return {
+    found: dict[str, Any] = {
         "tensors": tensors,
         "classes": {name: _class_name(m) for name, m in model.named_modules() if name in owners},
     }
+    modules = dict(model.named_modules())
+    followers = [c for unit in units if unit.is_mutable for c in unit.attributes if c.name in modules]
+    if followers:
+        found["attributes"] = {c.label: attribute_sizes(modules[c.name]).get(c.attribute or "") for c in followers}
+    return found
 
 
 def _class_name(module: nn.Module) -> str:
@@ -106,12 +112,16 @@ def check_fingerprint(expected: Mapping[str, Any], model: nn.Module, units: list
     """
     if not expected:
         return
-    now = fingerprint(model)
+    now = fingerprint(model, units)
     modules = dict(model.named_modules())
     differing = []
     for unit in units:
         if not unit.is_mutable:
             continue
+        for channel in unit.attributes:
+            was, is_ = (known.get("attributes", {}).get(channel.label) for known in (expected, now))
+            if was != is_:
+                differing.append(f"{unit.name!r}: {channel.label} was {was} and is {is_}")
         for channel in unit.channels:
             was, is_ = expected["classes"].get(channel.name), now["classes"].get(channel.name)
             if was != is_:
@@ -176,4 +186,4 @@ def check(data: Mapping[str, Any], units: list[MutableChannelUnit]) -> dict[str,
 def _facts(unit: Mapping[str, Any]) -> Any:
     """What must agree: where a unit's channels are. Why a proof was not exact is no difference."""
     channels = unit.get("channels", {})
-    return {key: channels.get(key) for key in ("input_related", "output_related", "groups")}
+    return {key: channels.get(key) for key in ("input_related", "output_related", "attributes", "groups")}

@@ -7,14 +7,16 @@ from collections.abc import Sequence
 from torch import nn
 
 from lightning_channels._plain import is_int
-from lightning_channels.errors import ConfigError, PrepareError, TraceError
+from lightning_channels.errors import ConfigError, PrepareError
 from lightning_channels.registry import TRACERS
 from lightning_channels.tracing.grouping import Group, group_sides
 from lightning_channels.tracing.labels import Pin
+from lightning_channels.tracing.preserving import paused_gc
 from lightning_channels.tracing.program import Program
-from lightning_channels.tracing.recorder import record
-from lightning_channels.tracing.running import ExampleInputs, check_inputs, default_inputs, doubled, evaluating, run
+from lightning_channels.tracing.recording import record_modes
+from lightning_channels.tracing.running import ExampleInputs, check_inputs, default_inputs
 from lightning_channels.tracing.sides import disagreeing_sides, find_sides, pin_refused
+from lightning_channels.tracing.sizes import find_attributes
 from lightning_channels.tracing.solver import Solution, solve
 from lightning_channels.tracing.walk import Walk, walk
 
@@ -27,16 +29,20 @@ class ModuleGraph:
     Attributes:
         model: The traced model.
         program: The recorded operators.
-        training: Those of train mode, where eval mode leaves some of the model out.
+        training: Those of train mode; ``None`` where the example inputs don't suit it.
+        training_error: Why there is no ``training``.
         walk: Labels of every tensor in it.
         solution: Classes of the labels.
         groups: Channels that can only change together, in the order of their modules.
     """
 
-    def __init__(self, model: nn.Module, program: Program, training: Program | None = None) -> None:
+    def __init__(
+        self, model: nn.Module, program: Program, training: Program | None = None, training_error: str = ""
+    ) -> None:
         self.model = model
         self.program = program
         self.training = training
+        self.training_error = training_error
         self.walk: Walk = walk(program, training)
         pin_refused(model, self.walk)
         sides = find_sides(model, self.walk)
@@ -47,6 +53,12 @@ class ModuleGraph:
             solution = solve(self.walk.labels)
         self.solution: Solution = solution
         self.groups: list[Group] = group_sides(sides, solution)
+        find_attributes(model, self.walks, solution, self.groups)
+
+    @property
+    def walks(self) -> list[Walk]:
+        """The walks through the recorded programs: eval mode's, and train mode's where it was recorded."""
+        return [self.walk] if self.walk.training is None else [self.walk, self.walk.training]
 
     @property
     def unruled(self) -> list[tuple[str, str]]:
@@ -89,7 +101,7 @@ class ForwardTracer:
         return check_inputs(example_inputs)
 
     def trace(self, model: nn.Module, example_inputs: ExampleInputs | None = None) -> ModuleGraph:
-        """Record one forward pass in eval mode and analyse it. The model comes out as it went in.
+        """Record the model in eval mode and in train mode, and analyse that. It comes out as it went in.
 
         Args:
             model: Any module.
@@ -104,19 +116,6 @@ class ForwardTracer:
             if tensor.is_meta:
                 raise PrepareError(f"{name} is on the meta device and has no data; materialise the model first")
         inputs = self.inputs_for(model, example_inputs)
-        with evaluating(model):
-            program = record(model, lambda: run(model, inputs), inputs)
-            training = self._trace_training(model, inputs) if program.unused() else None
-        return ModuleGraph(model, program, training)
-
-    @staticmethod
-    def _trace_training(model: nn.Module, inputs: ExampleInputs) -> Program | None:
-        """Some heads run in train mode only; what they read must not get narrower without them."""
-        inputs = doubled(inputs)  # batch norm refuses a single value a channel
-        model.train()
-        try:
-            return record(model, lambda: run(model, inputs), inputs)
-        except TraceError:
-            return None  # the example doesn't suit train mode; what is unused stays as it is
-        finally:
-            model.eval()
+        with paused_gc():
+            recording = record_modes(model, inputs)
+            return ModuleGraph(model, recording.program, recording.training, recording.training_error)

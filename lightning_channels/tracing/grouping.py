@@ -12,7 +12,7 @@ from lightning_channels.tracing.labels import Pin
 from lightning_channels.tracing.sides import Side
 from lightning_channels.tracing.solver import Solution
 
-__all__ = ["Group", "Run", "group_sides"]
+__all__ = ["Block", "Group", "Run", "group_sides", "runs_of", "stretches"]
 
 
 @dataclass(slots=True)
@@ -44,6 +44,7 @@ class Group:
         tile: Number of equal tiles that must keep the same channels (groups of a convolution); 1 without such a
             constraint.
         runs: Where they are.
+        attributes: Where integer attributes of modules count them.
         pin: Why they can't change, if they can't.
         inexact: Why dropping some changes the result for the others, if it does.
     """
@@ -52,6 +53,7 @@ class Group:
     classes: Tensor
     tile: int = 1
     runs: list[Run] = field(default_factory=list)
+    attributes: list[Run] = field(default_factory=list)
     pin: Pin | None = None
     inexact: str | None = None
 
@@ -84,18 +86,18 @@ def group_sides(sides: list[Side], solution: Solution) -> list[Group]:
         groups.append(
             Group(len(labels), classes, pin=_SINGLE if pin is None and len(labels) == 1 else pin, inexact=inexact)
         )
-    blocks: list[list[_Block]] = [[] for _ in groups]
+    blocks: list[list[Block]] = [[] for _ in groups]
     for side, root in zip(sides, roots, strict=True):
-        for start, end in _stretches(group_of[root]):
-            blocks[int(group_of[root[start]])].append(_Block(side, start, end, rank[root[start:end]]))
+        for start, end in stretches(group_of[root]):
+            blocks[int(group_of[root[start]])].append(Block(side, start, end, rank[root[start:end]]))
     for group, own in zip(groups, blocks, strict=True):
         _add_runs(group, own)
     return groups
 
 
 @dataclass(slots=True)
-class _Block:
-    """Consecutive positions of a side that belong to one group, as classes counted from 0."""
+class Block:
+    """Consecutive positions of a side that belong to one group, with the channel (counted from 0) at each."""
 
     side: Side
     start: int
@@ -131,16 +133,17 @@ def _place(first: int, sides: list[Side]) -> tuple[int, int]:
     return (first >> 32) % len(sides), first & (2**32 - 1)
 
 
-def _stretches(groups: Tensor) -> list[tuple[int, int]]:
+def stretches(groups: Tensor) -> list[tuple[int, int]]:
+    """(start, end) of the stretches of equal numbers."""
     _, lengths = groups.unique_consecutive(return_counts=True)
     ends = lengths.cumsum(0).tolist()
     return list(zip([0, *ends[:-1]], ends, strict=True))
 
 
-def _add_runs(group: Group, blocks: list[_Block]) -> None:
+def _add_runs(group: Group, blocks: list[Block]) -> None:
     """Lay the group's channels out on its sides; a pattern that all sides repeat becomes a tile constraint."""
     width = group.num_channels
-    sequences: dict[int, list[_Block]] = {}
+    sequences: dict[int, list[Block]] = {}
     for block in blocks:
         sequences.setdefault(id(block.side), []).append(block)
     joined = [torch.cat([b.classes for b in own]) for own in sequences.values()]
@@ -156,7 +159,7 @@ def _add_runs(group: Group, blocks: list[_Block]) -> None:
         begin = 0
         for block in own:
             length = block.end - block.start
-            group.runs += _runs(block, channels[begin : begin + length], group.num_channels)
+            group.runs += runs_of(block, channels[begin : begin + length], group.num_channels)
             begin += length
 
 
@@ -171,7 +174,7 @@ def _repeats(sequence: Tensor, width: int) -> int:
     return 1
 
 
-def _runs(block: _Block, channels: Tensor, width: int) -> list[Run]:
+def runs_of(block: Block, channels: Tensor, width: int) -> list[Run]:
     """Cut a block into runs that list every channel in order, as far as it does that."""
     ends = ((channels[:-1] == width - 1) & (channels[1:] == 0)).nonzero().flatten().add(1).tolist()
     runs = []

@@ -10,7 +10,8 @@ the solver turns that into classes once, at the end.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -32,15 +33,19 @@ class Pin:
         reason: What happened, in words.
         op: Name of the operator.
         module: Dotted name of the module that was running.
+        line: File and line of the code that called it (``"net.py:42"``).
     """
 
     reason: str
     op: str = ""
     module: str = ""
+    line: str = ""
 
     def __str__(self) -> str:
-        where = f" in {self.module or 'the model'}" if self.op else ""
-        return f"{self.reason}{f' ({self.op}{where})' if self.op else ''}"
+        if not self.op:
+            return self.reason
+        line = f", {self.line}" if self.line else ""
+        return f"{self.reason} ({self.op} in {self.module or 'the model'}{line})"
 
 
 @dataclass(slots=True)
@@ -60,15 +65,22 @@ class Condition:
 
 @dataclass(slots=True)
 class Rectangle:
-    """Labels of a dim that was split in several: the kept set must be a product of one set per dim."""
+    """Labels of a dim that was split in several: the kept set must be a product of one set per dim.
+
+    Attributes:
+        labels: As the dims are, those of size 1 left out.
+        pin: Where it was split.
+        free: Dims of which some indices may go; the code counts on every index of the others.
+    """
 
     labels: Tensor
     pin: Pin
+    free: tuple[int, ...]
 
 
 def varying(labels: Tensor) -> tuple[int, ...]:
     """The dims along which a map varies."""
-    return tuple(dim for dim, size in enumerate(labels.shape) if size > 1)
+    return tuple([dim for dim, size in enumerate(labels.shape) if size > 1])  # a list is faster than a generator
 
 
 def compress(labels: Tensor) -> Tensor:
@@ -122,19 +134,39 @@ class Labels:
             a, b = torch.broadcast_tensors(a, b)
         self.edges.append((a.reshape(-1), b.reshape(-1)))
 
+    def tie(self, labels: Tensor, dims: Collection[int]) -> Tensor:
+        """Labels along some dims can only stay or go together; returns the map without these dims (size 1)."""
+        first = labels
+        for dim in dims:
+            first = first.narrow(dim, 0, 1)
+        self.unite(labels, first)
+        return first
+
     def pin(self, labels: Tensor, pin: Pin) -> None:
         """These labels are always kept."""
         self.pins.append((labels.reshape(-1), pin))
 
-    def mark_inexact(self, labels: Tensor, why: str) -> None:
-        """Dropping these labels changes the result for the ones that stay (a mean or norm runs over them)."""
-        self.inexact.append((labels.reshape(-1), why))
+    def mark_inexact(self, labels: Tensor, why: str, dims: Collection[int]) -> None:
+        """Dropping some of these labels changes the result for the others: a mean or norm runs over them.
 
-    def rectangle(self, labels: Tensor, pin: Pin) -> None:
-        """The kept set of ``labels`` must be a product of one set per dim."""
+        Args:
+            labels: A map.
+            why: What runs over them.
+            dims: Along which dims. Labels that turn out to stay or go together along these are exact: no mean runs
+                over some of them only.
+        """
+        over = [d for d in varying(labels) if d in dims]
+        if over:
+            rest = [d for d in range(labels.dim()) if d not in over]
+            rows = labels.permute(*rest, *over).reshape(math.prod(labels.shape[d] for d in rest), -1)
+            self.inexact.append((rows, why))
+
+    def rectangle(self, labels: Tensor, pin: Pin, whole: int | None = None) -> None:
+        """The kept set of ``labels`` must be a product of one set per dim, and hold every index of ``whole``."""
         dims = varying(labels)
         if len(dims) > 1:
-            self.rectangles.append(Rectangle(labels.reshape([labels.shape[d] for d in dims]), pin))
+            free = tuple(k for k, d in enumerate(dims) if d != whole)
+            self.rectangles.append(Rectangle(labels.reshape([labels.shape[d] for d in dims]), pin, free))
 
     def condition(self, wide: Tensor, narrow: Tensor, priority: int) -> None:
         """``narrow`` (over some of the dims of ``wide``) meets ``wide``; decided by the solver."""
@@ -161,7 +193,9 @@ class Labels:
         live: list[tuple[int, Tensor, set[int]]] = []
         for k, (maps, _) in enumerate(operands):
             for labels in maps:
-                live.append((k, *self._meet_unlabelled(labels, k, operands, covered, pin)))
+                left = self._meet_unlabelled(labels, k, operands, covered, pin)
+                if left is not None:
+                    live.append((k, *left))
         live.sort(key=lambda entry: (-len(entry[2]), entry[0]))  # the widest map is carried on
         result: list[tuple[int, Tensor]] = []
         for k, labels, dims in live:
@@ -191,7 +225,8 @@ class Labels:
         operands: Sequence[tuple[Maps, Sequence[int]]],
         covered: Sequence[set[int]],
         pin: Pin,
-    ) -> tuple[Tensor, set[int]]:
+    ) -> tuple[Tensor, set[int]] | None:
+        """A map and its dims, after it has met the dims without labels; ``None`` where it ends there."""
         dims = set(varying(labels))
         for other, (_, shape) in enumerate(operands):
             if other == k:
@@ -201,7 +236,7 @@ class Labels:
                 continue
             if bare == dims:
                 self.pin(labels, pin)
-                break
+                return None
             tied = labels
             for d in bare:  # every index along a bare dim stays, so only the other dims may still differ
                 tied = tied.narrow(d, 0, 1)
@@ -229,11 +264,12 @@ class Labels:
                 result.append(labels)
                 continue
             if why is not None:
-                self.mark_inexact(labels, why)
+                self.mark_inexact(labels, why, dims)
             free = over - dims
             if not free:
                 continue
             rest = self.fresh([size if d in free else 1 for d, size in enumerate(labels.shape)])
-            self.condition(labels, rest, priority)
+            # what it met first decides: contracted channels that are united per row leave the rows as they are
+            self.condition(labels, rest, priority + 1)
             result.append(rest)
         return result

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-__all__ = ["Op", "Program", "Ref", "refs_in"]
+__all__ = ["Call", "Op", "Program", "Ref", "refs_in"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +29,8 @@ class Op:
         outputs: One :class:`Ref` for each tensor that it returned (``None`` for what is no tensor). An in-place
             operator returns the reference of the tensor that it changed.
         module: Dotted name of the innermost module that was running.
+        line: The user's code that called it, ``"file.py:123"``: the innermost line that is neither PyTorch's nor this
+            package's.
     """
 
     func: Any
@@ -36,6 +38,7 @@ class Op:
     kwargs: dict[str, Any]
     outputs: tuple[Ref | None, ...]
     module: str
+    line: str = ""
 
     @property
     def name(self) -> str:
@@ -49,6 +52,21 @@ class Op:
     def inputs(self) -> list[Ref]:
         """References of all tensors that it read, in order."""
         return [*refs_in(self.args), *refs_in(self.kwargs)]
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One call of a module.
+
+    Attributes:
+        module: Its dotted name.
+        outputs: Reference of each tensor that it returned, in order; -1 for a tensor that is none of the program's.
+        end: Number of the program's operators that had run when it ended.
+    """
+
+    module: str
+    outputs: tuple[int, ...]
+    end: int
 
 
 @dataclass(slots=True)
@@ -65,6 +83,8 @@ class Program:
             is an integer buffer.
         written: References of constants that something computed by the model is written into; ``constants`` has what
             was in them before.
+        calls: The module calls, in the order in which they ended.
+        random: Whether an operator drew random numbers.
     """
 
     ops: list[Op] = field(default_factory=list)
@@ -74,6 +94,8 @@ class Program:
     outputs: list[int] = field(default_factory=list)
     constants: dict[int, torch.Tensor] = field(default_factory=dict)
     written: set[int] = field(default_factory=set)
+    calls: list[Call] = field(default_factory=list)
+    random: bool = False
 
     def unused(self) -> list[str]:
         """Names of the leaves that no operator read."""

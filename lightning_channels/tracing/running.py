@@ -2,30 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import copy
+import dataclasses
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
 from lightning_channels.errors import ConfigError, TraceError
+from lightning_channels.tracing.preserving import keeping_attributes, preserving, without_dropout
 from lightning_channels.tracing.recorder import tensors_in
 
-__all__ = ["ExampleInputs", "call", "default_inputs", "describe", "doubled", "evaluating", "run"]
+__all__ = ["ExampleInputs", "call", "default_inputs", "describe", "doubled", "evaluating", "run", "training"]
 
 ExampleInputs = Tensor | tuple[Any, ...] | list[Any] | Mapping[str, Any]
 """One tensor, positional arguments, or keyword arguments of ``model.forward``."""
 
 
 def call(model: nn.Module, inputs: ExampleInputs) -> Any:
-    """``model(x)``, ``model(*xs)`` or ``model(**xs)``, by the kind of ``inputs``."""
-    if isinstance(inputs, Mapping):
-        return model(**inputs)
-    if isinstance(inputs, (tuple, list)):
-        return model(*inputs)
-    return model(inputs)
+    """``model(x)``, ``model(*xs)`` or ``model(**xs)``, by the kind of ``inputs``; its modules keep their attributes."""
+    with keeping_attributes(model):
+        if isinstance(inputs, Mapping):
+            return model(**inputs)
+        if isinstance(inputs, (tuple, list)):
+            return model(*inputs)
+        return model(inputs)
 
 
 def default_inputs(model: nn.Module, shape: Sequence[int]) -> Tensor:
@@ -42,8 +47,7 @@ def check_inputs(inputs: Any) -> ExampleInputs:
         ConfigError: If there is no tensor in them.
     """
     if isinstance(inputs, (Tensor, tuple, list, Mapping)) and any(True for _ in tensors_in(inputs)):
-        copied: ExampleInputs = tree_map(lambda x: x.detach().clone() if isinstance(x, Tensor) else x, inputs)
-        return copied
+        return cast(ExampleInputs, _mapped(lambda tensor: tensor.detach().clone(), inputs))
     raise ConfigError(
         "example_inputs must be a tensor, a tuple of positional arguments or a dict of keyword arguments with at least "
         f"one tensor, got {type(inputs).__name__}"
@@ -56,38 +60,97 @@ def describe(inputs: Any) -> str:
 
 
 @contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """Eval mode without the fused attention path; afterwards modes, buffers and random state are as they were."""
-    modes = [(module, module.training) for module in model.modules()]
-    buffers = [(module, dict(module._buffers)) for module in model.modules()]
-    values = {id(b): (b, b.detach().clone()) for _, own in buffers for b in own.values() if b is not None}
-    devices = {p.device for p in model.parameters() if p.device.type == "cuda"}
-    fastpath = torch.backends.mha.get_fastpath_enabled()
-    with torch.random.fork_rng(devices=[d.index for d in devices]):
-        try:
-            torch.backends.mha.set_fastpath_enabled(False)
-            # some models keep a cache for eval mode that only the switch to train mode clears
-            model.train()
-            model.eval()
-            yield
-        finally:
-            torch.backends.mha.set_fastpath_enabled(fastpath)
-            for module, training in modes:
-                module.training = training
-            for module, own in buffers:
-                module._buffers.clear()
-                module._buffers.update(own)
-            with torch.no_grad():
-                for buffer, value in values.values():
-                    buffer.copy_(value)
+def evaluating(model: nn.Module) -> Iterator[Callable[[], None]]:
+    """Eval mode without the fused attention path; afterwards modes, buffers and random states are as they were.
+
+    Yields:
+        Puts the buffers back already within the block.
+    """
+    with preserving(model) as restore, _without_fast_path():
+        # some models keep a cache for eval mode that only the switch to train mode clears
+        model.train()
+        model.eval()
+        yield restore
+
+
+@contextmanager
+def training(model: nn.Module) -> Iterator[Callable[[], None]]:
+    """Train mode with dropout and stochastic depth off; afterwards all is as it was. May be inside ``evaluating``.
+
+    Yields:
+        Puts the buffers back already within the block.
+    """
+    with preserving(model) as restore, _without_fast_path(), without_dropout(model):
+        model.train()
+        yield restore
+
+
+@contextmanager
+def _without_fast_path() -> Iterator[None]:
+    before = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(before)
 
 
 def doubled(inputs: ExampleInputs) -> ExampleInputs:
-    """The inputs twice along the batch dim."""
-    twice: ExampleInputs = tree_map(
-        lambda x: torch.cat([x, x]) if isinstance(x, Tensor) and x.dim() else x, check_inputs(inputs)
+    """A copy of the inputs, twice along the batch dim if the batch is a single example: batch norm refuses that.
+
+    The batch dim is the leading one that most tensors share; a mask or a table of positions has another size there, and
+    stays. A list of images of their own sizes (and of their targets) is a batch too.
+    """
+    copied: Any = check_inputs(inputs)
+    arguments = [copied] if isinstance(copied, Tensor) else copied.values() if isinstance(copied, dict) else copied
+    sizes = Counter(size for argument in arguments for size in _leading_sizes(argument))
+    if not sizes or sizes.most_common(1)[0][0] != 1:
+        return cast(ExampleInputs, copied)
+    if isinstance(copied, Tensor):
+        return cast(ExampleInputs, _twice(copied))
+    if isinstance(copied, dict):
+        return {key: _mapped(_twice, value, _is_batch) for key, value in copied.items()}
+    return tuple(_mapped(_twice, value, _is_batch) for value in copied)
+
+
+def _leading_sizes(argument: Any) -> Iterator[int]:
+    if _is_batch(argument):
+        yield len(argument)
+    else:
+        yield from (tensor.shape[0] for tensor in tensors_in(argument) if tensor.dim())
+
+
+def _is_batch(value: Any) -> bool:
+    """A list of images or of dicts is a batch; one of anything larger is a list of batches."""
+    return (
+        type(value) is list
+        and bool(value)
+        and all(item.dim() <= 3 if isinstance(item, Tensor) else isinstance(item, dict) for item in value)
     )
-    return twice
+
+
+def _twice(value: Any) -> Any:
+    if isinstance(value, list):
+        return [*value, *copy.deepcopy(value)] if len(value) == 1 else value
+    return torch.cat([value, value]) if value.dim() and value.shape[0] == 1 else value
+
+
+def _mapped(change: Callable[[Any], Any], value: Any, is_leaf: Callable[[Any], bool] = lambda value: False) -> Any:
+    """Nested containers and dataclasses again, with each tensor (and each further leaf) changed."""
+
+    def leaf(item: Any) -> Any:
+        if isinstance(item, Tensor) or is_leaf(item):
+            return change(item)
+        if isinstance(item, Mapping):  # PyTorch knows dicts, and not all that behave like one
+            return {key: _mapped(change, entry, is_leaf) for key, entry in item.items()}
+        if dataclasses.is_dataclass(item) and not isinstance(item, type):
+            twin = copy.copy(item)
+            for field in dataclasses.fields(item):
+                object.__setattr__(twin, field.name, _mapped(change, getattr(item, field.name), is_leaf))
+            return twin
+        return item
+
+    return tree_map(leaf, value, is_leaf=is_leaf)
 
 
 def run(model: nn.Module, inputs: ExampleInputs) -> Any:

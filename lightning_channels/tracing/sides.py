@@ -6,13 +6,14 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
 
 from lightning_channels.dynamic_ops.spec import OpSpec, refusal, spec_of
 from lightning_channels.dynamic_ops.state import bare_side
 from lightning_channels.tracing.labels import Pin, varying
 from lightning_channels.tracing.walk import Walk
 
-__all__ = ["Side", "disagreeing_sides", "find_sides", "pin_refused"]
+__all__ = ["Refused", "Side", "disagreeing_sides", "find_sides", "pin_refused", "refused_modules"]
 
 
 @dataclass(slots=True)
@@ -63,18 +64,43 @@ def own_tensors(module: nn.Module) -> dict[str, Tensor]:
     return {name: t for name, t in tensors.items() if t is not None and t.is_floating_point()}
 
 
-def pin_refused(model: nn.Module, walk: Walk) -> None:
-    """Pin the tensors of modules that cannot be narrowed from outside, such as RNNs."""
-    leaves = _Leaves(model, walk)
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """A module that cannot be narrowed from outside, such as an RNN: its dotted name, and why."""
+
+    module: str
+    reason: str
+
+
+def refused_modules(model: nn.Module) -> dict[str, Refused]:
+    """What cannot be narrowed, by name; what a parametrized module computes its weight from belongs to it."""
+    found: dict[str, Refused] = {}
     for name, module in model.named_modules():
         reason = refusal(module)
-        if reason is None:
-            continue
-        for tensor in own_tensors(module).values():
-            for labels in leaves.of(tensor).values():
-                walk.labels.pin(
-                    labels, Pin(f"{name or 'the model'} ({type(module).__name__}) can't be narrowed: {reason}")
-                )
+        if reason is not None:
+            refused = Refused(name, f"{type(module).__name__} can't be narrowed: {reason}")
+            found.setdefault(name, refused)
+            if parametrize.is_parametrized(module):
+                prefix = f"{name}.parametrizations".lstrip(".")
+                parts = module.get_submodule("parametrizations").named_modules(prefix=prefix)
+                found |= {part: refused for part, _ in parts}
+    return found
+
+
+def pin_refused(model: nn.Module, walk: Walk) -> None:
+    """Pin the tensors of modules that cannot be narrowed from outside."""
+    leaves = _Leaves(model, walk)
+    found: list[tuple[Tensor, Pin]] = []
+    for name, refused in refused_modules(model).items():
+        inside = f"{refused.module}." if refused.module else ""
+        read = {ref for ref, leaf in walk.program.leaves.items() if leaf.startswith(inside)}
+        op = next((op for op in walk.program.ops if any(ref.id in read for ref in op.inputs())), None)
+        pin = Pin(f"{refused.module or 'the model'}, {refused.reason}")
+        if op is not None:
+            pin = walk.pin(op, refused.reason)
+        for tensor in own_tensors(model.get_submodule(name)).values():
+            found += [(labels, pin) for labels in leaves.of(tensor).values()]
+    walk.labels.pins[:0] = found  # the first reason is the one that is shown, and no rule knows a better one
 
 
 def find_sides(model: nn.Module, walk: Walk) -> list[Side]:
@@ -82,8 +108,10 @@ def find_sides(model: nn.Module, walk: Walk) -> list[Side]:
     leaves = _Leaves(model, walk)
     known: list[Side] = []
     bare: list[Side] = []
+    refused = refused_modules(model)
+    read = _read(walk)
     for name, module in model.named_modules():
-        if refusal(module) is not None:
+        if name in refused:
             continue
         spec = spec_of(module)
         tensors = own_tensors(module)
@@ -92,8 +120,17 @@ def find_sides(model: nn.Module, walk: Walk) -> list[Side]:
             tensors = {key: tensor for key, tensor in tensors.items() if key not in spec.tensors}
         for key, tensor in tensors.items():
             for dim, labels in leaves.of(tensor).items():
-                bare.append(Side(name, bare_side(key, tensor.shape, dim), False, True, labels, [], (key, dim)))
+                reads = bool(read[labels.long()].all())  # a matrix of its own, that channels are multiplied with
+                bare.append(Side(name, bare_side(key, tensor.shape, dim), reads, True, labels, [], (key, dim)))
     return known + bare
+
+
+def _read(walk: Walk) -> Tensor:
+    """Which labels a weight is contracted over."""
+    read = torch.zeros(walk.labels.count, dtype=torch.bool)
+    for labels in walk.consumed:
+        read[labels.long()] = True
+    return read
 
 
 def _known_sides(name: str, module: nn.Module, spec: OpSpec, leaves: _Leaves) -> list[Side]:
@@ -120,9 +157,10 @@ def _spread_groups(module: nn.Module, found: dict[str, list[Tensor]]) -> None:
     size = int(getattr(module, inner))
     vectors = [v for v in found[inner] if v.numel() * groups == size]
     rest = [v for v in found[inner] if v.numel() == size]  # a transposed kernel's bias
-    if size == groups:  # one channel a group: it goes with the group
+    if size == groups:  # one channel a group: it goes with the group, where a group can go
         kernel = found[full][0] if found[full] else None
-        spread = [] if kernel is None else [kernel.reshape(groups, -1)[:, 0]]
+        can_go = kernel is not None and (not transposed or kernel.numel() == groups)
+        spread = [kernel.reshape(groups, -1)[:, 0]] if kernel is not None and can_go else []
     else:
         spread = [v.repeat(groups) for v in vectors]
     found[inner] = spread + rest

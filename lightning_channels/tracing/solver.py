@@ -80,11 +80,20 @@ def solve(labels: Labels) -> Solution:
     for which, pin in labels.pins:
         for label in root[which.long()].unique().tolist():
             reasons.setdefault(label, pin)
-    inexact: dict[int, str] = {}
-    for which, why in labels.inexact:
-        for label in root[which.long()].unique().tolist():
-            inexact.setdefault(label, why)
-    return Solution(root, pinned, reasons, inexact)
+    return Solution(root, pinned, reasons, _inexact(labels, root))
+
+
+def _inexact(labels: Labels, root: Tensor) -> dict[int, str]:
+    """Class → why dropping it changes the rest. A row of labels that is a single class goes as a whole, exactly."""
+    found: dict[int, str] = {}
+    seen = torch.zeros(labels.count, dtype=torch.bool)
+    for rows, why in labels.inexact:
+        classes = root[rows.long()]
+        classes = classes[(classes != classes[:, :1]).any(1)].flatten()
+        classes = classes[~seen[classes]]
+        seen[classes] = True
+        found |= dict.fromkeys(classes.tolist(), why)
+    return found
 
 
 def _separate_always(labels: Labels) -> None:
@@ -151,9 +160,9 @@ def _tie_rectangles(rectangles: list[Rectangle], labels: Labels, components: _Co
     tied = False
     for rectangle in rectangles:
         classes = root[rectangle.labels.long()]
-        if bool(pinned[classes].all()) or any(_constant_but(classes, free) for free in range(classes.dim())):
+        if bool(pinned[classes].all()) or any(_constant_but(classes, free) for free in rectangle.free):
             continue
-        free = max(range(classes.dim()), key=lambda d: classes.shape[d])  # the largest dim keeps its freedom
+        free = max(rectangle.free, key=lambda d: classes.shape[d])  # the largest dim keeps its freedom
         first = rectangle.labels
         for dim in range(first.dim()):
             if dim != free:

@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from lightning_channels.tracing.labels import Labels, Maps, Pin, varying
-from lightning_channels.tracing.program import Op, Program, Ref
-from lightning_channels.tracing.rules import RULES, TAG_RULES, Rule
+from lightning_channels.tracing.program import Op, Program, Ref, refs_in
+from lightning_channels.tracing.rewrites import operator_key
+from lightning_channels.tracing.rules import OWN_RULES, Rule, rule_for
+from lightning_channels.tracing.rules.pointwise import pointwise
 
-__all__ = ["Cost", "Walk", "walk"]
+__all__ = ["Cost", "Walk", "walk", "written_ids"]
+
+
+_KEEP_ZEROS = {
+    "_unsafe_view", "reshape", "_to_copy", "clone", "mul", "mul_", "neg", "cat", "stack", "repeat", "flip", "roll",
+    "constant_pad_nd", "contiguous", "index", "index_select",
+}  # fmt: skip
+"""Operators whose result is zero wherever an operand is, apart from views."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +47,14 @@ class Walk:
         unruled: (operator, module) of each operator without a rule, in order, once each.
         touched: Names of the leaves that some operator read.
         weights: References of the leaves and of what is computed from them alone.
+        computed: Those of ``weights`` that aren't zero wherever what they come from is.
+        consumed: Labels that a weight is contracted over, that is to say read with: zeros at these places of the
+            weights take the channels out of a model of full width. Both programs of a model share the list.
+        repeated: Dims along which a tensor repeats one index only to fit the operands that it meets, by reference.
+        training: Walk of the same model's program in train mode, where there is one.
     """
+
+    training: Walk | None = None
 
     def __init__(self, program: Program, other: Walk | None = None) -> None:
         self.program = program
@@ -48,6 +64,10 @@ class Walk:
         self.unruled: dict[tuple[str, str], None] = {}
         self.touched: set[str] = set()
         self.weights: set[int] = set(program.leaves)
+        self.computed: set[int] = set()
+        self.repeated: dict[int, set[int]] = {}
+        self._uses: dict[int, list[Op]] | None = None
+        self.consumed: list[Tensor] = [] if other is None else other.consumed
         known = {} if other is None else {name: other.leaf_maps[ref] for ref, name in other.program.leaves.items()}
         self.leaf_maps: dict[int, Maps] = {
             ref: known[name] if name in known else self.labels.leaf(program.shapes[ref])
@@ -61,6 +81,15 @@ class Walk:
         """Shape of a tensor."""
         return self.program.shapes[ref.id]
 
+    def uses(self, ref: Ref) -> list[Op]:
+        """The operators that read a tensor."""
+        if self._uses is None:
+            self._uses = {}
+            for op in self.program.ops:
+                for read in set(op.inputs()):
+                    self._uses.setdefault(read.id, []).append(op)
+        return self._uses.get(ref.id, [])
+
     def is_constant(self, ref: Ref) -> bool:
         """Whether a tensor was made in ``forward`` without the model's tensors or inputs."""
         return ref.id in self.program.constants and ref.id not in self.program.written
@@ -72,19 +101,32 @@ class Walk:
             self.maps[ref.id] = self.labels.leaf(self.shape(ref)) if is_source else ()
         return self.maps[ref.id]
 
-    def set(self, ref: Ref | None, maps: tuple[Tensor, ...] | list[Tensor]) -> None:
-        """Give a result its maps; those that vary nowhere are left out."""
-        if ref is not None:
-            self.maps[ref.id] = tuple(m for m in maps if varying(m))
+    def set(self, ref: Ref | None, maps: Iterable[Tensor]) -> None:
+        """Give a result its maps; those that vary nowhere are left out.
 
-    def set_all(self, op: Op, maps: tuple[Tensor, ...] | list[Tensor]) -> None:
+        Raises:
+            ValueError: If a map hasn't the result's shape, apart from dims of size 1.
+        """
+        if ref is None:
+            return
+        shape = self.shape(ref)
+        kept = []
+        for labels in maps:
+            if labels.dim() != len(shape) or any(n not in (1, m) for n, m in zip(labels.shape, shape, strict=True)):
+                raise ValueError(f"labels of shape {list(labels.shape)} don't fit a tensor of shape {list(shape)}")
+            if labels.numel() > 1:
+                kept.append(labels)
+        self.maps[ref.id] = tuple(kept)
+
+    def set_all(self, op: Op, maps: Iterable[Tensor]) -> None:
         """Give every result the same maps."""
+        maps = tuple(maps)
         for ref in op.outputs:
             self.set(ref, maps)
 
     def pin(self, op: Op, reason: str) -> Pin:
         """A pin that says where it came from."""
-        return Pin(reason, op.name, op.module)
+        return Pin(reason, op.name, op.module, getattr(op, "line", ""))
 
     def meets(self, op: Op) -> Pin:
         """A pin for labels that meet a dim without labels in an operator."""
@@ -99,6 +141,49 @@ class Walk:
                 for labels in self.get(ref):
                     self.labels.pin(labels, pin)
         self.set_all(op, ())
+
+    def pin_along(self, op: Op, ref: Ref, dims: Iterable[int], reason: str) -> list[Tensor]:
+        """Pin what varies along some dims of a tensor alone; returns the tensor's other maps.
+
+        What varies along other dims too goes on along these: its labels along the given dims are tied.
+        """
+        rank = len(self.shape(ref))
+        mixed = {d % rank for d in dims} if rank else set()
+        others = []
+        for labels in self.get(ref):
+            over = mixed & set(varying(labels))
+            if over == set(varying(labels)):
+                self.labels.pin(labels, self.pin(op, reason))
+            else:
+                others.append(self.labels.tie(labels, over) if over else labels)
+        return others
+
+    def passes(self, op: Op, *dims: int, reason: str = "lies along a dimension that the operator mixes") -> None:
+        """The operator works on each index of ``dims`` of its first operand separately: labels go on along them.
+
+        What varies along its other dims, and all other operands' labels, are pinned; so is everything where a result
+        hasn't as many indices there.
+        """
+        source, *others = op.inputs()
+        shape = self.shape(source)
+        kept = {d % len(shape) for d in dims}
+        results = [self.shape(out) for out in op.outputs if out is not None]
+        if any(len(out) != len(shape) or any(out[d] != shape[d] for d in kept) for out in results):
+            self.pin_inputs(op, "gives a result of another shape than its rule says")
+            return
+        passed = self.pin_along(op, source, set(range(len(shape))) - kept, reason)
+        for ref in others:
+            if not self.is_constant(ref):
+                self.pin_along(op, ref, range(len(self.shape(ref))), reason)
+        self.set_all(op, passed)
+
+    def pointwise(self, op: Op) -> None:
+        """The operands meet element by element, with broadcasting: labels that meet are one channel."""
+        pointwise(self, op)
+
+    def consume(self, op: Op, labels: Iterable[Tensor]) -> None:
+        """Note the labels that a weight is contracted over."""
+        self.consumed += [m.reshape(-1) for m in labels]
 
     def cost(self, op: Op, macs: int) -> None:
         """Record what a contraction costs at full width."""
@@ -120,7 +205,7 @@ def walk(program: Program, training: Program | None = None) -> Walk:
     _follow(state)
     used = set(state.touched)
     if training is not None:
-        other = Walk(training, state)
+        other = state.training = Walk(training, state)
         _follow(other)
         used |= other.touched
         state.unruled |= other.unruled
@@ -136,25 +221,56 @@ def _follow(state: Walk) -> None:
     for op in state.program.ops:
         inputs = [ref.id for ref in op.inputs() if not state.is_constant(ref)]
         state.touched.update(leaves[ref] for ref in inputs if ref in leaves)
-        if all(ref in state.weights for ref in inputs):
-            state.weights.update(out.id for out in op.outputs if out is not None)
-        if not any(out is not None for out in op.outputs):
+        if inputs and all(ref in state.weights for ref in inputs):
+            made = [out.id for out in op.outputs if out is not None]
+            state.weights.update(made)
+            if any(ref in state.computed for ref in inputs) or not (op.func.is_view or op.name in _KEEP_ZEROS):
+                state.computed.update(made)
+        found = rule_for(op)
+        if found is None and not any(out is not None for out in op.outputs):
             state.pin_inputs(op, "its value is read by Python code")
-            continue
-        found = _rule(op)
-        if found is None:
+        elif found is None:
             state.unruled[(op.name, op.module)] = None
             state.pin_inputs(op, "reaches an operator without a rule")
         else:
-            found(state, op)
+            _apply(found, state, op)
     for ref_id in state.program.outputs:
         for labels in state.maps.get(ref_id, ()):
             state.labels.pin(labels, Pin("reaches the model's output"))
 
 
-def _rule(op: Op) -> Rule | None:
-    own = RULES.get(op.name)
-    if own is not None:
-        return own
-    func: Any = op.func
-    return next((found for test, found in TAG_RULES if test(func)), None)
+def _apply(found: Rule, state: Walk, op: Op) -> None:
+    """Apply a rule; where one of ours fails, its operator is as good as one without."""
+    try:
+        found(state, op)
+    except Exception as error:
+        if operator_key(op.func) in OWN_RULES:
+            raise
+        state.unruled[(op.name, op.module)] = None
+        detail = " ".join(str(error).split())[:120]
+        state.pin_inputs(op, f"reaches an operator that its rule cannot follow: {type(error).__name__}: {detail}")
+
+
+def written_ids(program: Program) -> set[int]:
+    """References whose memory some operator writes into, be it through a view."""
+    base: dict[int, int] = {}
+    written: set[int] = set()
+    for op in program.ops:
+        refs = op.inputs()
+        targets = list(_targets(op))
+        written |= {base.get(ref.id, ref.id) for ref in targets}
+        if refs and (op.func.is_view or targets or op.name.startswith(("_unsafe", "unsafe"))):
+            for out in op.outputs:
+                if out is not None and out.id != refs[0].id:
+                    base[out.id] = base.get(refs[0].id, refs[0].id)
+    return written | {ref for ref, of in base.items() if of in written}
+
+
+def _targets(op: Op) -> Iterable[Ref]:
+    """The tensors that an operator writes into."""
+    if "batch_norm" in op.name:  # most of them update their running statistics without saying so in their schema
+        yield from refs_in(op.args[3:5])
+    if op.func._schema.is_mutable:
+        for k, argument in enumerate(op.func._schema.arguments):
+            if argument.is_write:
+                yield from refs_in(op.argument(k, argument.name))

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from lightning_channels.dynamic_ops import container_of, containers, is_dynamic, make_dynamic, restore
+from lightning_channels.dynamic_ops.attributes import attribute_sizes
 from lightning_channels.dynamic_ops.spec import refusal, sides, spec_of
 from lightning_channels.dynamic_ops.state import bare_side
 from lightning_channels.errors import StructureError, did_you_mean
@@ -34,6 +35,7 @@ def check_fits(model: nn.Module, unit: str, channels: Iterable[Channel]) -> None
         size = _side_size(module, channel)
         if size is None:
             what = f"tensor {channel.tensor!r}" if channel.tensor else "channels"
+            what = f"the integer {channel.attribute!r}" if channel.attribute else what
             raise StructureError(
                 f"unit {unit!r} needs {what} of {channel.name!r}, a {type(module).__name__}, which has none"
             )
@@ -45,6 +47,8 @@ def check_fits(model: nn.Module, unit: str, channels: Iterable[Channel]) -> None
 
 
 def _side_size(module: nn.Module, channel: Channel) -> int | None:
+    if channel.attribute is not None:
+        return attribute_sizes(module).get(channel.attribute)
     if channel.tensor is not None:
         tensor = {**module._parameters, **module._buffers}.get(channel.tensor)
         return tensor.shape[channel.dim] if tensor is not None and channel.dim < tensor.dim() else None
@@ -54,6 +58,8 @@ def _side_size(module: nn.Module, channel: Channel) -> int | None:
 
 def _key(module: nn.Module, channel: Channel) -> str | None:
     """Name of the side that a channel is on."""
+    if channel.attribute is not None:
+        return channel.attribute
     if channel.tensor is not None:
         tensor = {**module._parameters, **module._buffers}.get(channel.tensor)
         return None if tensor is None else bare_side(channel.tensor, tensor.shape, channel.dim)
@@ -74,7 +80,7 @@ def attach(model: nn.Module, channels: Sequence[Channel], mutable: BaseMutableCh
             if not is_dynamic(module):
                 changed.append(module)
             bare = {} if channel.tensor is None else {channel.tensor: [channel.dim]}
-            make_dynamic(module, bare)
+            make_dynamic(module, bare, () if channel.attribute is None else (channel.attribute,))
             container = container_of(module, channel.is_output_channel, _key(module, channel))
             tile = container.mutable_channels.get((channel.start, channel.end))
             if tile is not None and tile.root is mutable:

@@ -39,10 +39,13 @@ class MutableChannelUnit:
     Attributes:
         output_related: Channels on output sides.
         input_related: Channels on input sides; a norm's are in both lists.
+        attributes: Integer attributes of modules that count these channels, and follow them.
         mutable_channel: Which channels are active.
         groups: Number of equal tiles that must keep the same channels (a group convolution's or a group norm's groups).
         exact: Whether dropping channels leaves the result for the others alone; not so where a norm, mean or softmax
             runs over the channels themselves.
+        inexact: Why it isn't exact, where that is known.
+        reduced: Whether the channels end where no weight reads them: in a mean over them, or a product of activations.
         reason: Why the unit can't change, where something keeps it from that.
     """
 
@@ -54,10 +57,13 @@ class MutableChannelUnit:
         self.num_channels = num_channels
         self.output_related: list[Channel] = []
         self.input_related: list[Channel] = []
+        self.attributes: list[Channel] = []
         self.mutable_channel = self.mutable_class(num_channels)
         self.mutable_channel.owner = self
         self.groups = 1
         self.exact = True
+        self.inexact: str | None = None
+        self.reduced = False
         self.reason: str | None = None
         self._name: str | None = None
 
@@ -83,7 +89,8 @@ class MutableChannelUnit:
     def is_mutable(self) -> bool:
         """Whether the number of active channels can change."""
         distinct = self.num_channels // self.groups
-        return self.reason is None and bool(self.output_related) and bool(self.input_related) and distinct > 1
+        read = bool(self.input_related) or self.reduced
+        return self.reason is None and bool(self.output_related) and read and distinct > 1
 
     @property
     def can_change(self) -> bool:
@@ -143,7 +150,7 @@ class MutableChannelUnit:
             raise ConfigError("a unit's config needs init_args with num_channels")
         unit = cls(**arguments)
         fill_from_config(unit, config.get("channels") or {})
-        check_fits(model, unit.name, unit.channels)
+        check_fits(model, unit.name, [*unit.channels, *unit.attributes])
         unit._settle()
         if config.get("choice") is not None:
             unit.current_choice = config["choice"]
@@ -198,7 +205,7 @@ class MutableChannelUnit:
             return self.reason
         if not self.output_related:
             return "it is the model's input"
-        if not self.input_related:
+        if not self.input_related and not self.reduced:
             return "nothing in the model reads it"
         return "its channels can only be kept or dropped all together"
 
@@ -260,12 +267,12 @@ class MutableChannelUnit:
         Raises:
             StructureError: If the model lacks one of the modules; nothing is changed then.
         """
-        check_fits(model, self.name, self.channels)
-        attach(model, self.channels, self.mutable_channel)
+        check_fits(model, self.name, [*self.channels, *self.attributes])
+        attach(model, [*self.channels, *self.attributes], self.mutable_channel)
 
     def detach(self, model: nn.Module) -> None:
         """Take this unit's mutable channel off its modules."""
-        detach(model, self.channels, self.mutable_channel)
+        detach(model, [*self.channels, *self.attributes], self.mutable_channel)
 
     # --- templates ---------------------------------------------------------------------------------------------------
 

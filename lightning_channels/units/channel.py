@@ -11,7 +11,7 @@ from lightning_channels.errors import ConfigError, check_keys
 
 __all__ = ["Channel"]
 
-_KEYS = ("name", "start", "end", "expand_ratio", "is_output_channel", "index", "tensor", "dim")
+_KEYS = ("name", "start", "end", "expand_ratio", "is_output_channel", "index", "tensor", "dim", "attribute")
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +29,7 @@ class Channel:
         tensor: Attribute name of a bare parameter, such as a ``layer_scale``, where the channels are no side of the
             module.
         dim: The dim of ``tensor``.
+        attribute: Key of an integer attribute that counts the channels, such as ``"num_heads"`` or ``"splits[0]"``.
     """
 
     name: str
@@ -39,6 +40,7 @@ class Channel:
     index: tuple[int, ...] | None = None
     tensor: str | None = None
     dim: int = 0
+    attribute: str | None = None
 
     @property
     def num_channels(self) -> int:
@@ -47,8 +49,9 @@ class Channel:
 
     @property
     def label(self) -> str:
-        """Name of the module, and of the bare tensor if it is one."""
-        return ".".join(part for part in (self.name, self.tensor) if part)
+        """Name of the module, and of the bare tensor (with its dim, if not the first) or the attribute if it is one."""
+        tensor = f"{self.tensor}[{self.dim}]" if self.tensor and self.dim else self.tensor
+        return ".".join(part for part in (self.name, tensor, self.attribute) if part)
 
     def __repr__(self) -> str:
         output = str(self.is_output_channel).lower()
@@ -70,6 +73,8 @@ class Channel:
             template["index"] = list(self.index)
         if self.tensor is not None:
             template |= {"tensor": self.tensor, "dim": self.dim}
+        if self.attribute is not None:
+            template["attribute"] = self.attribute
         return template
 
     @classmethod
@@ -88,7 +93,7 @@ class Channel:
         if "name" not in config:
             raise ConfigError(f"a channel must have a 'name', got {config!r}")
         index = config.get("index")
-        tensor = config.get("tensor")
+        tensor, attribute = config.get("tensor"), config.get("attribute")
         start, ratio, dim = (
             _integer(config, key, default) for key, default in (("start", 0), ("expand_ratio", 1), ("dim", 0))
         )
@@ -102,6 +107,7 @@ class Channel:
             index=None if index is None else tuple(int(i) for i in index),
             tensor=None if tensor is None else str(tensor),
             dim=dim,
+            attribute=None if attribute is None else str(attribute),
         )
         channel._check(num_channels)
         return channel

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 __all__ = ["channels_template", "describe", "fill_from_config", "fill_from_group"]
 
-_KEYS = ("input_related", "output_related", "groups", "exact", "reason")
+_KEYS = ("input_related", "output_related", "attributes", "groups", "reduced", "exact", "inexact", "reason")
 
 
 def fill_from_group(unit: MutableChannelUnit, group: Group) -> None:
@@ -29,8 +29,14 @@ def fill_from_group(unit: MutableChannelUnit, group: Group) -> None:
             unit.output_related.append(channel)
         if run.side.is_input:
             unit.input_related.append(dataclasses.replace(channel, is_output_channel=False))
+    for run in group.attributes:
+        index = None if run.index is None else tuple(run.index)
+        unit.attributes.append(
+            Channel(run.side.module, run.start, run.end, False, run.expand_ratio, index, attribute=run.side.key)
+        )
     unit.groups = group.tile
-    unit.exact = group.inexact is None
+    unit.reduced = group.pin is None and group.inexact is not None and not unit.input_related
+    unit.exact, unit.inexact = group.inexact is None, group.inexact
     unit.reason = None if group.pin is None else str(group.pin)
 
 
@@ -44,14 +50,25 @@ def fill_from_config(unit: MutableChannelUnit, config: Mapping[str, Any]) -> Non
     for key, is_output, target in (
         ("output_related", True, unit.output_related),
         ("input_related", False, unit.input_related),
+        ("attributes", False, unit.attributes),
     ):
         target += [Channel.init_from_cfg(entry, unit.num_channels, is_output) for entry in config.get(key, [])]
-    groups, exact, reason = config.get("groups", 1), config.get("exact", True), config.get("reason")
+    if any(channel.attribute is None for channel in unit.attributes):
+        raise ConfigError(f"every channel under attributes of unit {unit.name!r} needs an 'attribute'")
+    reduced = config.get("reduced", False)
+    groups, exact = config.get("groups", 1), config.get("exact", True)
+    inexact, reason = config.get("inexact"), config.get("reason")
     if not is_int(groups) or groups < 1 or unit.num_channels % groups:
         raise ConfigError(f"groups of unit {unit.name!r} must divide its {unit.num_channels} channels, got {groups!r}")
-    if not isinstance(exact, bool) or not isinstance(reason, str | None):
-        raise ConfigError(f"unit {unit.name!r}: exact must be true or false, and reason a string")
-    unit.groups, unit.exact, unit.reason = groups, exact, reason
+    if (
+        not isinstance(exact, bool)
+        or not isinstance(reduced, bool)
+        or not isinstance(inexact, str | None)
+        or not isinstance(reason, str | None)
+    ):
+        raise ConfigError(f"unit {unit.name!r}: exact and reduced must be true or false, inexact and reason strings")
+    unit.groups, unit.exact, unit.inexact, unit.reason = groups, exact, inexact, reason
+    unit.reduced = reduced
 
 
 def channels_template(unit: MutableChannelUnit) -> dict[str, Any]:
@@ -60,10 +77,16 @@ def channels_template(unit: MutableChannelUnit) -> dict[str, Any]:
         "input_related": [channel.config_template() for channel in unit.input_related],
         "output_related": [channel.config_template() for channel in unit.output_related],
     }
+    if unit.attributes:
+        template["attributes"] = [channel.config_template() for channel in unit.attributes]
     if unit.groups > 1:
         template["groups"] = unit.groups
+    if unit.reduced:
+        template["reduced"] = True
     if not unit.exact:
         template["exact"] = False
+    if unit.inexact is not None:
+        template["inexact"] = unit.inexact
     if unit.reason is not None:
         template["reason"] = unit.reason
     return template
@@ -75,4 +98,6 @@ def describe(unit: MutableChannelUnit) -> str:
     for title, channels in (("output_related", unit.output_related), ("input_related", unit.input_related)):
         rows = [f"    ({i}): {channel!r}" for i, channel in enumerate(channels)]
         lines += [f"  ({title}): ModuleList(", *rows, "  )"] if rows else [f"  ({title}): ModuleList()"]
+    if unit.attributes:
+        lines += ["  (attributes): ModuleList(", *(f"    ({i}): {c!r}" for i, c in enumerate(unit.attributes)), "  )"]
     return "\n".join([*lines, f"  (mutable_channel): {unit.mutable_channel!r}", ")"])

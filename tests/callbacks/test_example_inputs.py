@@ -1,7 +1,7 @@
 """Where the tracer's input comes from."""
 
 import random
-from typing import Any
+from typing import Any, ClassVar
 
 import lightning as L
 import pytest
@@ -20,9 +20,11 @@ from tests.callbacks.nets import UNITS, Classifier, images, loader, trainer
 class Shapes(Classifier):
     """Writes down the shapes that reach forward before training begins."""
 
+    shapes: ClassVar[list[Any]] = []  # the class's, because tracing gives an instance its own attributes back
+
     def __init__(self):
         super().__init__()
-        self.shapes: list[Any] = []
+        self.shapes.clear()
 
     def forward(self, x):
         if not self.trainer.state.stage or not self.trainer.fit_loop._combined_loader:

@@ -63,6 +63,35 @@ def test_init_args_and_channels(cli) -> None:
     assert list(unit["channels"]) == ["input_related", "output_related"]
 
 
+def test_the_report_as_a_table(cli) -> None:
+    code, out, err = cli("units", "model/digits_resnet", "--report", "unit=one_shot")
+    lines = out.splitlines()
+    assert (code, err) == (0, "")
+    assert lines[0].startswith("6 of 7 units are mutable; ")
+    assert lines[1].startswith("proven in eval and train mode against ")
+    assert lines[3].split() == ["unit", "channels", "mutable", "exact", "params", "FLOPs", "notes"]
+    assert lines[4].startswith("stem.0_(0, 16)_16 ")
+    assert lines[-1] == "[1] reaches the model's output"
+
+
+def test_the_report_as_json(cli, tmp_path: Path) -> None:
+    code, out, err = cli("units", "model/digits_resnet", "--json")
+    report = json.loads(out)
+    assert (code, err) == (0, "")
+    assert [unit["mutable"] for unit in report["units"]] == [True] * 6 + [False]
+    assert report["units"][-1]["reason"] == "reaches the model's output"
+    assert report["proof"]["mode"] == "default"
+    assert cli("units", "model/digits_resnet", "--json", "-o", tmp_path / "report.json")[1] == ""
+    written = json.loads((tmp_path / "report.json").read_text())
+    assert written["units"] == report["units"]
+
+
+def test_one_kind_of_output_at_a_time(cli) -> None:
+    code, out, err = cli("units", "model/digits_resnet", "--json", "--choice")
+    assert (code, out) == (2, "")
+    assert "argument --choice: not allowed with argument --json" in err
+
+
 def test_options_may_stand_anywhere(cli) -> None:
     expected = cli("units", "model/digits_resnet", "unit=one_shot", "unit.divisor=2", "-i")
     assert cli("units", "-i", "model/digits_resnet", "unit=one_shot", "unit.divisor=2") == expected
@@ -163,3 +192,4 @@ def test_help_imports_nothing_heavy() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert "--with-init-args" in done.stdout
+    assert "--report" in done.stdout

@@ -107,7 +107,7 @@ def test_wrong_choices() -> None:
 
 
 def test_a_plain_model_must_be_prepared_first() -> None:
-    with pytest.raises(PrepareError, match="Sequential has no dynamic op; prepare it first"):
+    with pytest.raises(PrepareError, match="Sequential is not prepared; prepare it first"):
         export_subnet(nn.Sequential(nn.Linear(2, 2)))
 
 

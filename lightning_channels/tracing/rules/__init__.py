@@ -1,17 +1,53 @@
 """Rules: what each operator does to the labels of its operands."""
 
-from lightning_channels.tracing.rules import contraction, movement, norm, pointwise, reduction
-from lightning_channels.tracing.rules.table import RULES, TAG_RULES, Rule, rule, tag_rule
+from lightning_channels.tracing.rules import (
+    attention,
+    complex,
+    contraction,
+    indexing,
+    movement,
+    norm,
+    pointwise,
+    recurrent,
+    reduction,
+    strided,
+    vision,
+    windows,
+    writing,
+)
+from lightning_channels.tracing.rules.table import (
+    OWN_RULES,
+    RULES,
+    TAG_RULES,
+    Rule,
+    named,
+    register_rule,
+    rule,
+    rule_for,
+    tag_rule,
+)
 
 __all__ = [
+    "OWN_RULES",
     "RULES",
     "TAG_RULES",
     "Rule",
+    "attention",
+    "complex",
     "contraction",
+    "indexing",
     "movement",
+    "named",
     "norm",
     "pointwise",
+    "recurrent",
     "reduction",
+    "register_rule",
     "rule",
+    "rule_for",
+    "strided",
     "tag_rule",
+    "vision",
+    "windows",
+    "writing",
 ]

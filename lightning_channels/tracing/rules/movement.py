@@ -13,9 +13,12 @@ from torch import Tensor
 
 from lightning_channels.tracing.labels import compress, varying
 from lightning_channels.tracing.program import Op, Ref
-from lightning_channels.tracing.rules.table import rule, tag_rule
+from lightning_channels.tracing.rewrites import UnsupportedReplayError, first_output, rewrite
+from lightning_channels.tracing.rules.pointwise import pointwise, pointwise_by_tag
+from lightning_channels.tracing.rules.table import named, rule, rule_for, tag_rule
 
 if TYPE_CHECKING:
+    from lightning_channels.tracing.replay import Replay
     from lightning_channels.tracing.walk import Walk
 
 __all__ = ["movement"]
@@ -26,9 +29,9 @@ _SHAPE_FREE = {"permute", "transpose", "t", "unsqueeze", "alias", "detach", "con
 
 @rule(
     "_unsafe_view", "reshape", "_reshape_alias", "_reshape_copy", "view_copy", "unsafe_split",
-    "unsafe_split_with_sizes", "roll", "flip", "repeat", "pixel_shuffle", "pixel_unshuffle", "index_select",
-    "contiguous", "channel_shuffle", "native_channel_shuffle", "rot90", "lift_fresh", "expand_copy", "permute_copy",
-    "unfold_copy",
+    "unsafe_split_with_sizes", "roll", "flip", "repeat", "pixel_unshuffle", "contiguous", "rot90", "lift_fresh",
+    "lift", "expand_copy", "permute_copy", "unsqueeze_copy", "squeeze_copy", "transpose_copy", "t_copy", "select_copy",
+    "slice_copy", "split_copy", "unbind_copy", "alias_copy", "detach_copy", "tile",
 )  # fmt: skip
 def movement(walk: Walk, op: Op) -> None:
     """Run the operator on each map of its first operand."""
@@ -39,7 +42,12 @@ def movement(walk: Walk, op: Op) -> None:
         return
     results: list[list[Tensor]] = [[] for _ in op.outputs]
     for labels in walk.get(source):
-        for k, moved in enumerate(_move(walk, op, source, labels, arguments)):
+        try:
+            pieces = _move(walk, op, source, _tied(walk, op, labels), arguments)
+        except (RuntimeError, NotImplementedError, IndexError):  # labels are integers, with dims of size 1
+            walk.pin_inputs(op, "cannot be followed")
+            return
+        for k, moved in enumerate(pieces):
             if moved.numel() == 1:
                 walk.labels.pin(moved, walk.pin(op, "a single index of it is picked out"))
                 continue
@@ -48,6 +56,30 @@ def movement(walk: Walk, op: Op) -> None:
             results[k].append(moved)
     for out, maps in zip(op.outputs, results, strict=True):
         walk.set(out, maps)
+
+
+@rule("expand")
+def _expand(walk: Walk, op: Op) -> None:
+    """Where a norm is expanded to be divided by, its repeated dim is left as it was: one index that fits any number."""
+    movement(walk, op)
+    source, out = op.args[0], first_output(op)
+    shape = walk.shape(out)
+    before = (1,) * (len(shape) - len(walk.shape(source))) + tuple(walk.shape(source))
+    dims = {d for d, n in enumerate(shape) if n > 1 and before[d] == 1}
+    if dims and all(_broadcasts(walk, use, out, dims) for use in walk.uses(out)) and out.id not in walk.program.outputs:
+        walk.repeated[out.id] = dims
+
+
+def _broadcasts(walk: Walk, use: Op, ref: Ref, dims: set[int]) -> bool:
+    """Whether an operator would give the same if a tensor's repeated dims had size 1."""
+    if rule_for(use) not in (pointwise, pointwise_by_tag):
+        return False
+    own = walk.shape(ref)
+    return any(
+        all(walk.shape(other)[d - len(own)] == own[d] for d in dims)
+        for other in use.inputs()
+        if other != ref and len(walk.shape(other)) >= len(own) and other.id not in walk.repeated
+    )
 
 
 def _constant(walk: Walk, arg: Any) -> Any:
@@ -63,6 +95,15 @@ def _constant(walk: Walk, arg: Any) -> Any:
 
 def _value(walk: Walk, ref: Ref) -> Tensor | None:
     return walk.program.constants[ref.id].cpu() if walk.is_constant(ref) else None
+
+
+def _tied(walk: Walk, op: Op, labels: Tensor) -> Tensor:
+    """Where an operator takes a dim apart, none of its indices can go alone: they stay or go together."""
+    if op.name in ("select", "unbind", "select_copy", "unbind_copy"):
+        dim = named(op, "dim", 0) % labels.dim()
+        if labels.shape[dim] > 1 and len(varying(labels)) > 1:
+            walk.labels.unite(labels, labels.narrow(dim, 0, 1))
+    return labels
 
 
 def _move(walk: Walk, op: Op, source: Ref, labels: Tensor, arguments: list[Any]) -> list[Tensor]:
@@ -89,25 +130,68 @@ def _equal_pieces(walk: Walk, op: Op, labels: Tensor, pieces: list[Tensor]) -> N
     if labels.shape[dim] == 1 or not isinstance(size, int) or labels.shape[dim] % size:
         return
     rows = labels.movedim(dim, 0).reshape(len(pieces), size, -1)
-    walk.labels.rectangle(compress(rows), walk.pin(op, "is cut into equal pieces"))
+    walk.labels.rectangle(compress(rows), walk.pin(op, "is cut into equal pieces"), whole=0)
 
 
-@rule("index")
-def _index(walk: Walk, op: Op) -> None:
-    movement(walk, op)
-
-
-@rule("index_put", "index_put_", "scatter", "scatter_", "gather", "as_strided", "as_strided_")
-def _unknown_places(walk: Walk, op: Op) -> None:
-    source: Any = op.args[0]
-    if op.name == "as_strided_" and list(op.args[1]) == list(walk.shape(source)):
-        return  # some kernels use it to change the layout of their result
-    walk.pin_inputs(op, "reaches an operator whose places cannot be followed")
-
-
-@tag_rule(lambda func: bool(func.is_view) and func.overloadpacket.__name__ != "as_strided")
+@tag_rule(lambda func: bool(func.is_view) and func.namespace == "aten")
 def _views(walk: Walk, op: Op) -> None:
     movement(walk, op)
+
+
+@rule("diagonal", "diagonal_copy")
+def _diagonal(walk: Walk, op: Op) -> None:
+    """Two dims become one: what lies at the same place along both is one channel."""
+    source = op.args[0]
+    shape = walk.shape(source)
+    dims = [named(op, "dim1", 0) % len(shape), named(op, "dim2", 1) % len(shape)]
+    along = [[m for m in walk.get(source) if varying(m) == (dim,)] for dim in dims]
+    rest = [d for d in range(len(shape)) if d not in dims]
+    if named(op, "offset", 0) or not all(along) or shape[dims[0]] != shape[dims[1]]:
+        along = [[], []]
+        passed = walk.pin_along(op, source, dims, "lies along a diagonal")
+    else:
+        passed = [m for m in walk.get(source) if not any(m is own for own in (*along[0], *along[1]))]
+        if any(set(varying(m)) & set(dims) for m in passed):
+            walk.pin_inputs(op, "lies along a diagonal")
+            return
+    vectors = [m.reshape(-1) for own in along for m in own]
+    for other in vectors[1:]:
+        walk.labels.unite(vectors[0], other)
+    maps = [m.permute(*rest, *dims)[..., 0] for m in passed]
+    walk.set_all(op, maps + [v.reshape((1,) * len(rest) + (-1,)) for v in vectors[:1]])
+
+
+@rule("slice_scatter", "select_scatter")
+def _scatter_slice(walk: Walk, op: Op) -> None:
+    """A tensor with another one in the place of a part, which keeps the same channels as what it replaces."""
+    source, values = op.args[:2]
+    shape = list(walk.shape(source))
+    dim = named(op, "dim", 0) % len(shape)
+    maps = walk.get(values)
+    if op.name == "select_scatter":
+        part = slice(named(op, "index") % shape[dim], named(op, "index") % shape[dim] + 1)
+        maps = tuple(m.unsqueeze(dim) for m in maps)
+    else:
+        part = slice(*slice(named(op, "start"), named(op, "end"), named(op, "step", 1)).indices(shape[dim]))
+    where = (slice(None),) * dim
+    replaced = tuple(m if m.shape[dim] == 1 else m[(*where, part)] for m in walk.get(source))
+    shape[dim] = len(range(shape[dim])[part])
+    walk.labels.meet([(replaced, tuple(shape)), (maps, tuple(shape))], walk.meets(op))
+    walk.set_all(op, walk.get(source))
+
+
+@rewrite("slice_scatter", "select_scatter")
+def _scatter_slice_narrow(replay: Replay, op: Op, args: list[Any], kwargs: dict[str, Any]) -> Any:
+    dim = named(op, "dim", 0) % args[0].dim()
+    mask = replay.mask(op.args[0], dim)
+    if mask is None:
+        return op.func(*args, **kwargs)
+    if op.name == "select_scatter":
+        return op.func(args[0], args[1], dim, int(mask[: named(op, "index") % len(mask)].sum()))
+    start, end, step = slice(named(op, "start"), named(op, "end"), named(op, "step", 1)).indices(len(mask))
+    if step != 1:
+        raise UnsupportedReplayError(f"{op.name} in {op.module or 'the model'} writes channels with a step")
+    return op.func(args[0], args[1], dim, int(mask[:start].sum()), int(mask[:end].sum()))
 
 
 @rule("cat", "concat")

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from torch import Tensor
+
 from lightning_channels.tracing.labels import Maps, varying
 from lightning_channels.tracing.program import Op, Ref
-from lightning_channels.tracing.rules.table import rule
+from lightning_channels.tracing.rules.table import named, rule
 
 if TYPE_CHECKING:
     from lightning_channels.tracing.walk import Walk
@@ -27,6 +29,19 @@ def _per_channel(walk: Walk, op: Op, parameters: list[Ref | None]) -> list[Maps]
     return [tuple(walk.labels.meet(operands, walk.meets(op)))]
 
 
+@rule("_weight_norm_interface")
+def _weight_norm(walk: Walk, op: Op) -> None:
+    """A direction, divided by its norm over all dims but one, times a length."""
+    direction, length = op.args[:2]
+    dim = named(op, "dim", 0)
+    for labels in walk.get(direction):
+        walk.labels.mark_inexact(labels, "the norm of a weight runs over it", set(range(labels.dim())) - {dim})
+    operands = [(walk.get(ref), tuple(walk.shape(ref))) for ref in (direction, length)]
+    maps = walk.labels.meet(operands, walk.meets(op))
+    walk.set(op.outputs[0], maps)
+    walk.set(op.outputs[1], [m for m in maps if varying(m) == (dim,)])
+
+
 @rule(
     "native_batch_norm", "_native_batch_norm_legit", "_native_batch_norm_legit_no_training", "cudnn_batch_norm",
     "_batch_norm_with_update", "_batch_norm_no_update", "_batch_norm_impl_index", "miopen_batch_norm",
@@ -36,7 +51,8 @@ def _batch_norm(walk: Walk, op: Op) -> None:
     (maps,) = _per_channel(walk, op, [arg for arg in op.args[1:5] if isinstance(arg, Ref)])
     for labels in walk.get(op.args[0]):
         if set(varying(labels)) - {1}:
-            walk.labels.mark_inexact(labels, "batch statistics run over it")
+            dims = set(range(labels.dim())) - {1}
+            walk.labels.mark_inexact(labels, "batch statistics run over it", dims)
     walk.set(op.outputs[0], maps)
     for out in op.outputs[1:]:
         walk.set(out, ())
@@ -46,15 +62,24 @@ def _batch_norm(walk: Walk, op: Op) -> None:
 def _group_norm(walk: Walk, op: Op) -> None:
     source, groups = op.args[0], op.args[6]
     for labels in walk.get(source):
-        if 1 in varying(labels):
-            walk.labels.mark_inexact(labels, "group norm runs over the channels")
-            if groups > 1:
-                rows = labels.movedim(1, 0).reshape(groups, labels.shape[1] // groups, -1).squeeze(-1)
-                walk.labels.rectangle(rows, walk.pin(op, "every group of a group norm keeps as many channels"))
+        _mark_groups(walk, labels, groups)
+        if 1 in varying(labels) and 1 < groups < labels.shape[1]:  # each group keeps as many: the same places of each
+            rows = labels.movedim(1, 0).reshape(groups, labels.shape[1] // groups, -1)
+            walk.labels.unite(rows, rows[:1])
     (maps,) = _per_channel(walk, op, [op.args[1], op.args[2]])
     walk.set(op.outputs[0], maps)
     for out in op.outputs[1:]:
         walk.set(out, ())
+
+
+def _mark_groups(walk: Walk, labels: Tensor, groups: int) -> None:
+    """A group norm runs over the channels of each group and over all spatial places."""
+    channels = labels.shape[1]
+    if channels > 1:
+        rows = labels.reshape(labels.shape[0], groups, channels // groups, *labels.shape[2:])
+    else:
+        rows = labels.unsqueeze(1)
+    walk.labels.mark_inexact(rows, "group norm runs over the channels", range(2, rows.dim()))
 
 
 @rule("native_layer_norm", "_fused_rms_norm")
@@ -63,12 +88,7 @@ def _layer_norm(walk: Walk, op: Op) -> None:
     rank = len(walk.shape(source))
     parameters = [ref for ref in op.args[2:4] if isinstance(ref, Ref)]
     for labels in walk.get(source):
-        if any(d >= rank - dims for d in varying(labels)):
-            walk.labels.mark_inexact(labels, "layer norm runs over the channels")
-            if (
-                not parameters
-            ):  # normalized_shape is fixed, and there is no tensor that would say which channels it counts
-                walk.labels.pin(labels, walk.pin(op, "reaches a layer norm without parameters"))
+        walk.labels.mark_inexact(labels, "layer norm runs over the channels", range(rank - dims, rank))
     operands = [(walk.get(source), tuple(walk.shape(source)))]
     for ref in parameters:
         maps = tuple(m.reshape((1,) * (rank - m.dim()) + tuple(m.shape)) for m in walk.get(ref))

@@ -1,0 +1,130 @@
+"""Which units a failure concerns: those whose channels run through the operators where it came about."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from lightning_channels.mutators.proof.compare import Tolerance
+from lightning_channels.mutators.proof.narrow import Crash, Observed
+from lightning_channels.tracing.graph import ModuleGraph
+from lightning_channels.tracing.program import Op, Ref
+from lightning_channels.tracing.rewrites import REWRITES
+from lightning_channels.tracing.walk import Walk, written_ids
+
+__all__ = ["Failure", "Sections", "first_departure"]
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why units can't be narrow together.
+
+    Attributes:
+        reason: In words, with operator, module and line.
+        places: Which units' channels run through the place, as numbers of the graph's groups.
+        kind: Equal for failures of the same code.
+    """
+
+    reason: str
+    places: frozenset[int] = frozenset()
+    kind: tuple[str, str] = ("", "")
+
+
+def first_departure(calls: Sequence[Observed], expected: Sequence[Observed], tolerance: Tolerance) -> int | None:
+    """Number of the first module call that returned something else than expected, or was another one."""
+    for number, (call, want) in enumerate(zip(calls, expected, strict=False)):
+        if call.module != want.module or len(call.values) != len(want.values):
+            return number
+        for value, other in zip(call.values, want.values, strict=True):
+            if value is not None and other is not None and tolerance.departs(value, other):
+                return number
+    return None if len(calls) == len(expected) else min(len(calls), len(expected))
+
+
+class Sections:
+    """A program as the stretches of operators between the ends of its module calls.
+
+    Args:
+        graph: The traced model.
+        walk: Of one of its programs.
+
+    Attributes:
+        walk: Labels of every tensor.
+        program: Its program.
+        watch: References of what the module calls returned, as far as nothing is written into it.
+    """
+
+    def __init__(self, graph: ModuleGraph, walk: Walk) -> None:
+        self.walk = walk
+        self.program = walk.program
+        self._graph = graph
+        made = {out.id for op in self.program.ops for out in op.outputs if out is not None}
+        made -= written_ids(self.program)  # what is written to later has no one value
+        self.watch = {ref for call in self.program.calls for ref in call.outputs if ref in made}
+
+    def observed(self, values: dict[int, Tensor]) -> list[Observed]:
+        """The values of references, module call by module call."""
+        return [Observed(call.module, [values.get(ref) for ref in call.outputs]) for call in self.program.calls]
+
+    def crash(self, crash: Crash, ended: int, what: str) -> Failure:
+        """The failure of a model that raised an exception after so many of its module calls had ended."""
+        ops = [op for op in self._between(ended) if op.module == crash.module] or self._between(ended)
+        at = [op for op in ops if op.line == crash.line]
+        op = next((op for op in at if op.name in REWRITES), at[0] if at else None)
+        place = crash.module or "the model"
+        where = f" ({op.name} in {place}, {op.line})" if op and crash.line else f" ({crash.line})" if crash.line else ""
+        reason = f"{place} fails when it is {what}: {crash.error}{where}"
+        return Failure(reason, self._owners(ops), (crash.line, crash.error.partition(":")[0]))
+
+    def departure(self, ended: int | None, active: frozenset[int], how: str, what: str) -> Failure:
+        """The failure of a model that computed something else.
+
+        Args:
+            ended: How many of its module calls had ended rightly; ``None`` for all.
+            active: Numbers of the groups that are narrow.
+            how: What it does wrong, in words.
+            what: The form that it is in, in words.
+        """
+        calls = self.program.calls
+        ops = self._between(len(calls) if ended is None else ended)
+        narrow = [op for op in ops if self._owners([op]) & active]
+        # an operator with a number that counts channels is the one to suspect
+        op = next((op for op in narrow if op.name in REWRITES), narrow[0] if narrow else None)
+        module = (
+            op.module if op is not None else calls[ended].module if ended is not None and ended < len(calls) else ""
+        )
+        place = module or "the model"
+        where = "" if op is None else f" ({op.name} in {place}{', ' if op.line else ''}{op.line})"
+        kind = ("", module) if op is None else (op.line, op.name)
+        return Failure(f"{place} {how} when it is {what}{where}", self._owners(ops), kind)
+
+    def _between(self, ended: int) -> list[Op]:
+        """The operators that ran after so many calls had ended, up to the end of the next one."""
+        ends = [call.end for call in self.program.calls]
+        start = ends[ended - 1] if 0 < ended <= len(ends) else 0
+        following = [end for end in ends[ended:] if end > start]
+        return self.program.ops[start : following[0] if following else None]
+
+    def _owners(self, ops: Sequence[Op]) -> frozenset[int]:
+        """Numbers of the groups whose channels the operators handle."""
+        refs = [ref for op in ops for ref in [*op.inputs(), *(out for out in op.outputs if out is not None)]]
+        return frozenset().union(*(self.owners_of(ref) for ref in dict.fromkeys(refs)))
+
+    def owners_of(self, ref: Ref) -> frozenset[int]:
+        """Numbers of the groups whose channels a tensor has."""
+        root = self._graph.solution.root
+        maps = self.walk.maps.get(ref.id, ())
+        found = [self._owner[root[labels.reshape(-1).long()]].tolist() for labels in maps]
+        return frozenset(number for numbers in found for number in numbers) - {-1}
+
+    @cached_property
+    def _owner(self) -> Tensor:
+        """Class of labels → number of its group, or -1."""
+        owner = torch.full((len(self._graph.solution.root),), -1)
+        for number, group in enumerate(self._graph.groups):
+            owner[group.classes] = number
+        return owner

@@ -1,0 +1,48 @@
+"""The full model with the dropped channels' influence removed: zeros where its weights would read them."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from lightning_channels.mutators.proof.values import Values, Zeroed
+from lightning_channels.tracing.graph import ModuleGraph
+from lightning_channels.tracing.labels import varying
+
+__all__ = ["Reference"]
+
+
+class Reference:
+    """Where a model's weights read channels.
+
+    Args:
+        graph: The traced model.
+    """
+
+    def __init__(self, graph: ModuleGraph) -> None:
+        self._graph = graph
+        root = graph.solution.root
+        self._read = torch.zeros(len(root), dtype=torch.bool)
+        for labels in graph.walk.consumed:
+            self._read[labels.long()] = True
+        self._classes = torch.zeros(len(root), dtype=torch.bool)
+        self._classes[root[self._read]] = True
+
+    def reads(self, classes: Tensor) -> bool:
+        """Whether a weight reads each of these channels, so that zeros there can take them out."""
+        return bool(self._classes[classes].all())
+
+    def tensors(self, values: Values, dropped: list[Tensor]) -> Zeroed:
+        """All tensors at full size, with zeros where the weights read the dropped classes."""
+        walk, root = self._graph.walk, self._graph.solution.root
+        gone = torch.zeros(len(root), dtype=torch.bool)
+        for classes in dropped:
+            gone[classes] = True
+        zero = gone[root] & self._read
+        places: dict[str, list[tuple[int, Tensor]]] = {}
+        for ref, name in walk.program.leaves.items():
+            for labels in walk.leaf_maps[ref]:
+                mask = zero[labels.reshape(-1).long()]
+                if bool(mask.any()):
+                    places.setdefault(name, []).append((varying(labels)[0], mask))
+        return Zeroed(values, places)

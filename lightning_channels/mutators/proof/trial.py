@@ -1,0 +1,216 @@
+"""One set of units, narrow together: the ways in which that can go wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cached_property
+from typing import Any
+
+from torch import Tensor
+
+from lightning_channels.mutables import batch_update
+from lightning_channels.mutators.proof.blame import Failure, Sections, first_departure
+from lightning_channels.mutators.proof.draws import Draw
+from lightning_channels.mutators.proof.narrow import Observed, Outcome
+from lightning_channels.mutators.proof.setting import Setting, widen
+from lightning_channels.tracing.program import Ref
+from lightning_channels.tracing.replay import Replay, UnsupportedReplayError
+from lightning_channels.units import MutableChannelUnit
+
+__all__ = ["CHECKS", "Trial"]
+
+CHECKS = ("eval", "zeroed", "train", "exported")
+"""Narrow in eval mode against the replay, that one against the zeroed full model, train mode, and the exported form."""
+
+_NARROW, _EXPORTED = "narrow", "exported"
+_ELSE = "computes something else than its operators do"
+
+
+class Trial:
+    """Runs a model with some units at the channels of a draw, and all others at full width.
+
+    What a run gives is kept, since several checks look at it.
+
+    Args:
+        setting: The model.
+        units: What is narrow.
+        draw: Which channels they keep.
+    """
+
+    def __init__(self, setting: Setting, units: list[MutableChannelUnit], draw: Draw) -> None:
+        self._setting = setting
+        self._units = units
+        self._draw = draw
+        self._active = frozenset(setting.numbers[id(unit)] for unit in units)
+
+    def check(self, name: str) -> Failure | None:
+        """What is wrong, by one of the :data:`CHECKS`; ``None`` if nothing is."""
+        checks: dict[str, Callable[[], Failure | None]] = {
+            "eval": self._check_eval,
+            "zeroed": self._check_zeroed,
+            "train": self._check_train,
+            "exported": self._check_exported,
+        }
+        return checks[name]()
+
+    # --- runs --------------------------------------------------------------------------------------------------------
+
+    def _narrow(self, work: Callable[[], Any]) -> Any:
+        """Do something while the units are narrow."""
+        try:
+            with batch_update():
+                for unit in self._units:
+                    self._draw.set(unit)
+            with self._setting.values.placed():
+                return work()
+        finally:
+            widen(self._units)
+
+    @cached_property
+    def _eval(self) -> Outcome:
+        outcome: Outcome = self._narrow(lambda: self._setting.run(self._setting.model))
+        return outcome
+
+    @cached_property
+    def _train(self) -> Outcome:
+        alike = self._setting.train_alike
+        outcome: Outcome = self._narrow(lambda: self._setting.run(self._setting.model, train=True, single=alike))
+        return outcome
+
+    def _replay(self, units: list[MutableChannelUnit], train: bool) -> tuple[Replay, list[Tensor]]:
+        """A replay that has run, and its outputs."""
+        setting = self._setting
+        sections = self._sections(train)
+        replay = setting.replay(units, self._draw.kept, sections)
+        return replay, replay.run(setting.values, setting.tensors(train), sections.watch)
+
+    @cached_property
+    def _replayed(self) -> tuple[Replay, list[Tensor]]:
+        return self._replay(self._units, train=False)
+
+    def _sections(self, train: bool) -> Sections:
+        sections = self._setting.train if train else self._setting.eval
+        assert sections is not None
+        return sections
+
+    # --- checks ------------------------------------------------------------------------------------------------------
+
+    def _check_eval(self) -> Failure | None:
+        if self._eval.crash is not None:
+            return self._crashed(self._eval, train=False, what=_NARROW)
+        try:
+            replay, expected = self._replayed
+        except UnsupportedReplayError as error:
+            return self._unsupported(error)
+        return self._compare(self._eval, self._setting.eval.observed(replay.watched), expected, False, _NARROW)
+
+    def _check_train(self) -> Failure | None:
+        if self._setting.train is None:
+            return None
+        if self._train.crash is not None:
+            return self._crashed(self._train, train=True, what=_NARROW)
+        if self._setting.train_alike:
+            # the same operators on the same example: eval mode's results are train mode's
+            if self._eval.crash is None and not self._departs(self._train, self._eval):
+                return None
+            outcome: Outcome = self._narrow(lambda: self._setting.run(self._setting.model, train=True))
+            if outcome.crash is not None:
+                return self._crashed(outcome, train=True, what=_NARROW)
+        else:
+            outcome = self._train
+        try:
+            replay, expected = self._replay(self._units, train=True)
+        except UnsupportedReplayError as error:
+            return self._unsupported(error)
+        return self._compare(outcome, self._setting.train.observed(replay.watched), expected, True, _NARROW)
+
+    def _check_zeroed(self) -> Failure | None:
+        setting = self._setting
+        units = [unit for unit in self._units if setting.is_comparable(unit)]
+        if not units:
+            return None
+        try:
+            replay, outputs = self._replayed if len(units) == len(self._units) else self._replay(units, train=False)
+        except UnsupportedReplayError as error:
+            return self._unsupported(error)
+        full = setting.replay([], {}, setting.eval)
+        zeroed = setting.reference.tensors(setting.values, setting.dropped(units, self._draw.kept))
+        expected = full.run(zeroed, setting.tensors(False), setting.eval.watch)
+        maps = setting.eval.walk.maps
+        wanted = {ref: replay.sliced(value, maps.get(ref, ())) for ref, value in full.watched.items()}
+        outcome = Outcome(outputs, setting.eval.observed(replay.watched))
+        how = "computes something else than the full model with the dropped channels zeroed"
+        return self._compare(outcome, setting.eval.observed(wanted), expected, False, _NARROW, how)
+
+    def _check_exported(self) -> Failure | None:
+        from lightning_channels.export.static import static_copy  # export is a layer below this one
+
+        setting = self._setting
+        if self._eval.crash is not None:
+            return self._crashed(self._eval, train=False, what=_NARROW)
+        static = self._narrow(lambda: static_copy(setting.model, throwaway=True))
+        with setting.values.placed():  # after the model is wide again: the copy must not depend on it
+            for train in (False, True):
+                if train and setting.train is None:
+                    continue
+                twin = self._train if train else self._eval
+                outcome = setting.run(static, train, single=setting.train_alike)
+                if outcome.crash is not None:
+                    return self._crashed(outcome, train, _EXPORTED)
+                how = "computes something else than the narrow one"
+                failure = self._compare(outcome, twin.calls, twin.outputs, train, _EXPORTED, how)
+                if failure is None and train:
+                    failure = self._compare_statistics(outcome, twin)
+                if failure is not None:
+                    return failure
+        return None
+
+    # --- what went wrong ---------------------------------------------------------------------------------------------
+
+    def _departs(self, outcome: Outcome, twin: Outcome) -> bool:
+        tolerance = self._setting.tolerance
+        if tolerance.difference(outcome.outputs, twin.outputs) is not None:
+            return True
+        return first_departure(outcome.calls, twin.calls, tolerance) is not None
+
+    def _compare(
+        self,
+        outcome: Outcome,
+        calls: list[Observed],
+        outputs: list[Tensor],
+        train: bool,
+        what: str,
+        how: str = _ELSE,
+    ) -> Failure | None:
+        tolerance = self._setting.tolerance
+        ended = first_departure(outcome.calls, calls, tolerance)
+        difference = tolerance.difference(outcome.outputs, outputs)
+        if ended is None and difference is None:
+            return None
+        return self._sections(train).departure(ended, self._active, how, f"{what}{_mode(train)}")
+
+    def _compare_statistics(self, outcome: Outcome, twin: Outcome) -> Failure | None:
+        """Whether train mode left the active entries of the buffers as the exported model left its own."""
+        sections = self._sections(train=True)
+        dropped = self._setting.dropped(self._units, self._draw.kept)
+        replay = Replay(self._setting.graph, dropped, sections.program)
+        for ref, name in sections.program.leaves.items():
+            if name in outcome.buffers and name in twin.buffers:
+                own = replay.sliced(twin.buffers[name], sections.walk.leaf_maps[ref])
+                if self._setting.tolerance.departs(own, outcome.buffers[name]):
+                    module, _, buffer = name.rpartition(".")
+                    how = f"writes something else to {buffer} than the exported one does"
+                    reason = f"{module or 'the model'} {how} when it is narrow{_mode(True)}"
+                    return Failure(reason, sections.owners_of(Ref(ref)), ("", buffer))
+        return None
+
+    def _crashed(self, outcome: Outcome, train: bool, what: str) -> Failure:
+        assert outcome.crash is not None
+        return self._sections(train).crash(outcome.crash, len(outcome.calls), f"{what}{_mode(train)}")
+
+    def _unsupported(self, error: UnsupportedReplayError) -> Failure:
+        return Failure(f"{error}, so it cannot be checked", kind=("", str(error)))
+
+
+def _mode(train: bool) -> str:
+    return " in train mode" if train else ""

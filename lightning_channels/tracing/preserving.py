@@ -1,0 +1,146 @@
+"""What a forward pass may leave behind in a model, and how it is undone."""
+
+from __future__ import annotations
+
+import gc
+import operator
+import random
+import sys
+from collections import OrderedDict
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import nn
+
+from lightning_channels._rng import preserve_rng
+
+__all__ = ["keeping_attributes", "paused_gc", "preserving", "seeded", "without_dropout"]
+
+_CONTAINERS = (dict, OrderedDict, list, set)
+
+
+@contextmanager
+def preserving(model: nn.Module) -> Iterator[Callable[[], None]]:
+    """Afterwards modes, buffers and their values, and the global random states are as they were.
+
+    Yields:
+        Puts the buffers back already within the block.
+    """
+    modes = [(module, module.training) for module in model.modules()]
+    values = {id(buffer): (buffer, buffer.detach().clone()) for buffer in model.buffers()}
+    buffers = [(module, dict(module._buffers)) for module, _ in modes if not _is_scripted(module)]
+
+    def restore() -> None:
+        for module, own in buffers:
+            if not _same_items(module._buffers, own):
+                _refill(module._buffers, own)
+        with torch.no_grad():
+            for buffer, value in values.values():
+                if not torch.equal(buffer, value):
+                    buffer.copy_(value)
+
+    with preserve_rng():
+        try:
+            yield restore
+        finally:
+            for module, training in modes:
+                module.training = training
+            restore()
+
+
+def _is_scripted(module: nn.Module) -> bool:
+    """TorchScript's modules hold what is theirs in C++, where it can't be exchanged."""
+    return isinstance(module, torch.jit.ScriptModule)
+
+
+def _same(now: Collection[Any], before: Collection[Any]) -> bool:
+    """Whether two collections hold the very same objects in the same order."""
+    return len(now) == len(before) and all(map(operator.is_, now, before))
+
+
+def _same_items(now: dict[str, Any], before: dict[str, Any]) -> bool:
+    return _same(now.values(), before.values()) and _same(now, before)
+
+
+@contextmanager
+def keeping_attributes(model: nn.Module) -> Iterator[None]:
+    """Afterwards every module has the attributes that it had: caches, counters and the last activations go."""
+    saved = [(m.__dict__, m.__dict__.copy()) for m in model.modules() if not _is_scripted(m)]
+    containers = [value for _, before in saved for value in before.values() if type(value) in _CONTAINERS]
+    empty = [container for container in containers if not container]
+    filled = [(container, container.copy()) for container in containers if container]
+    try:
+        yield
+    finally:
+        for now, before in saved:
+            if not _same_items(now, before):
+                _refill(now, before)
+        for container in empty:
+            if container:
+                container.clear()
+        for container, before in filled:
+            if not (_same_items if isinstance(container, dict) else _same)(container, before):
+                _refill(container, before)
+
+
+def _refill(container: Any, before: Any) -> None:
+    """Give a container its items back."""
+    container.clear()
+    (container.extend if isinstance(container, list) else container.update)(before)
+
+
+@contextmanager
+def paused_gc() -> Iterator[None]:
+    """No garbage collection for a while: it would look at every recorded operator again and again."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
+@contextmanager
+def seeded() -> Iterator[None]:
+    """The same random numbers each time; afterwards the global random states are as they were."""
+    with preserve_rng():
+        torch.manual_seed(0)
+        random.seed(0)
+        if "numpy.random" in sys.modules:
+            sys.modules["numpy.random"].seed(0)
+        yield
+
+
+_RATES = ("p", "prob", "rate", "probs", "ratio")
+
+
+@contextmanager
+def without_dropout(model: nn.Module) -> Iterator[None]:
+    """Rates of dropout and stochastic depth are 0 for a while, whatever a module calls them.
+
+    A module's rate is a float attribute whose name speaks of dropping, or that is called ``p``, ``prob`` or the like in
+    a class whose name does.
+    """
+    changed: list[tuple[nn.Module, str, float]] = []
+    for module in model.modules():
+        attributes = module.__dict__
+        for name, value in attributes.items():
+            if type(value) is float and 0 < value <= 1 and _is_rate(module, name):
+                changed.append((module, name, value))
+    try:
+        for module, name, _ in changed:
+            module.__dict__[name] = 1.0 if "keep" in name.lower() else 0.0
+        yield
+    finally:
+        for module, name, value in changed:
+            module.__dict__[name] = value
+
+
+def _is_rate(module: nn.Module, name: str) -> bool:
+    if "drop" in name.lower():
+        return True
+    kind = type(module).__name__.lower()
+    return name.lower().strip("_") in _RATES and ("drop" in kind or "stochasticdepth" in kind)

@@ -1,0 +1,345 @@
+"""Integers in a model's modules that count channels: ``x.view(b, n, self.num_heads, self.head_dim)``.
+
+The labels tell which dim of a view, split or slice has channels, and the operator tells its size; an attribute of that
+value, read by the code of the module that was running, probably *is* that size. This is a guess, and only ever decides
+what is tried: the proof decides whether it was right.
+"""
+
+from __future__ import annotations
+
+import dis
+import inspect
+import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass
+from types import CodeType, FunctionType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lightning_channels.dynamic_ops.attributes import attribute_sizes, sides_without_tensors, split_key
+from lightning_channels.dynamic_ops.spec import refusal, spec_of
+from lightning_channels.tracing.grouping import Block, Group, runs_of, stretches
+from lightning_channels.tracing.labels import varying
+from lightning_channels.tracing.program import Op, Ref
+from lightning_channels.tracing.sides import Side
+from lightning_channels.tracing.solver import Solution
+from lightning_channels.tracing.walk import Walk
+
+__all__ = ["find_attributes"]
+
+_RESHAPES = {"view", "_unsafe_view", "reshape", "_reshape_alias", "view_copy", "_reshape_copy", "expand", "expand_copy"}
+_NORMS = {"native_layer_norm", "_fused_rms_norm"}
+_SPLITS = {"split", "unsafe_split", "split_with_sizes", "unsafe_split_with_sizes"}
+
+
+@dataclass(slots=True)
+class _Use:
+    """A number that stood at a labelled dim: ``value`` indices, and the labels of each, shape (value, n).
+
+    Where it stood in a list of numbers, ``among`` is the list and ``entry`` the place. ``line`` is that of the code.
+    """
+
+    module: str
+    value: int
+    labels: Tensor
+    line: str
+    among: tuple[int, ...] = ()
+    entry: int | None = None
+
+
+def find_attributes(model: nn.Module, walks: list[Walk], solution: Solution, groups: list[Group]) -> None:
+    """Give each group the integer attributes that seem to count its channels.
+
+    Args:
+        model: The traced model.
+        walks: Of its recorded programs.
+        solution: Classes of the labels.
+        groups: Their ``attributes`` are filled in.
+    """
+    scope = _Scope(model)
+    if not scope.has_any:
+        return
+    group_of = torch.full((len(solution.root),), -1, dtype=torch.long)
+    rank = torch.zeros_like(group_of)
+    for number, group in enumerate(groups):
+        if group.pin is None:
+            group_of[group.classes], rank[group.classes] = number, torch.arange(len(group.classes))
+    evidence = []
+    for walk in walks:
+        for use in _uses(walk, scope):
+            classes = _one_class_each(solution.root[use.labels.long()])
+            if classes is not None and not bool((group_of[classes] < 0).all()):
+                evidence.append((classes, scope.attributes(use)))
+    for (module, key), vectors in _weigh(evidence).items():
+        if len(vectors) == 1:  # a number that counts two sets of channels can follow neither
+            _follow(Side(module, key, False, False, vectors[0], []), vectors[0], group_of, rank, groups)
+
+
+def _weigh(evidence: list[tuple[Tensor, list[_Place]]]) -> dict[tuple[str, str], list[Tensor]]:
+    """(module, key) of an attribute → the sets of channels that it counts, as classes.
+
+    A number that may have come from several attributes says nothing if one of them is known to count these channels.
+    """
+    found: dict[tuple[str, str], tuple[int, list[Tensor]]] = {}
+    for classes, places in sorted(evidence, key=lambda entry: len(entry[1]) > 1):
+        known = (found.get((place.module, place.key), (0, []))[1] for place in places)
+        if len(places) > 1 and any(torch.equal(classes, vector) for vectors in known for vector in vectors):
+            continue
+        for place in places:
+            nearest, vectors = found.get((place.module, place.key), (place.level, []))
+            if place.level < nearest:  # where its own module uses it counts, not where another might
+                nearest, vectors = place.level, []
+            if place.level == nearest and not any(torch.equal(classes, vector) for vector in vectors):
+                vectors.append(classes)
+            found[place.module, place.key] = nearest, vectors
+    return {place: vectors for place, (_, vectors) in found.items()}
+
+
+def _one_class_each(classes: Tensor) -> Tensor | None:
+    """The class of each index; ``None`` where an index holds several, so that no single channel decides about it."""
+    first = classes[:, 0]
+    return first if bool((classes == first[:, None]).all()) else None
+
+
+def _follow(side: Side, classes: Tensor, group_of: Tensor, rank: Tensor, groups: list[Group]) -> None:
+    for start, end in stretches(group_of[classes]):
+        number = int(group_of[classes[start]])
+        if number < 0:
+            continue
+        group = groups[number]
+        channels = rank[classes[start:end]]
+        if group.tile > 1 and len(channels) % group.tile == 0:
+            rows = channels.reshape(group.tile, -1)
+            if bool((rows == rows[:1]).all()):  # all tiles are seen; else only one, and the first stands for each
+                width = group.num_channels // group.tile
+                channels = (rows + torch.arange(group.tile)[:, None] * width).flatten()
+        group.attributes += runs_of(Block(side, start, end, channels), channels, group.num_channels)
+
+
+# --- where numbers meet labels ---------------------------------------------------------------------------------------
+
+
+def _uses(walk: Walk, scope: _Scope) -> Iterator[_Use]:
+    seen: set[int] = set()
+    for op in walk.program.ops:
+        if not scope.values(op.module):
+            continue
+        numbers = _numbers(walk, op, seen)
+        if scope.is_bare_norm(op.module):  # whatever it is made of, its size is that of what it gets
+            numbers = itertools.chain(numbers, _read_whole(walk, op))
+        for value, ref, dim, start, end in numbers:
+            if value in scope.values(op.module) and 0 <= start < end and end - start == value:
+                labels = _rows(walk, ref, dim)
+                if labels is not None:
+                    yield _Use(op.module, value, labels[start:end], op.line, *_place(walk, op, ref))
+
+
+def _read_whole(walk: Walk, op: Op) -> Iterator[_Number]:
+    for ref in op.inputs():
+        yield from _whole(walk, ref, _labelled_dims(walk, ref))
+
+
+def _place(walk: Walk, op: Op, ref: Ref) -> tuple[tuple[int, ...], int | None]:
+    """Where a number stood in the list that a split was given."""
+    if op.name not in ("split_with_sizes", "unsafe_split_with_sizes") or ref not in op.outputs:
+        return (), None
+    return tuple(op.args[1]), op.outputs.index(ref)
+
+
+def _rows(walk: Walk, ref: Ref, dim: int) -> Tensor | None:
+    """Labels of each index of a dim; ``None`` without any, or where several sets of labels lie along it."""
+    maps = [m for m in walk.maps.get(ref.id, ()) if m.shape[dim] > 1]
+    return maps[0].movedim(dim, 0).reshape(maps[0].shape[dim], -1) if len(maps) == 1 else None
+
+
+_Number = tuple[int, Ref, int, int, int]
+"""(value, tensor, dim, start, end): the value may have stood for these indices."""
+
+
+def _numbers(walk: Walk, op: Op, seen: set[int]) -> Iterator[_Number]:
+    for ref in op.inputs():  # tensors made in forward, by sizes
+        if walk.is_constant(ref) and ref.id not in seen:
+            seen.add(ref.id)
+            yield from _whole(walk, ref, _labelled_dims(walk, ref))
+    if op.name in _RESHAPES or op.name in _SPLITS:
+        for out in op.outputs:
+            if out is not None:
+                yield from _whole(walk, out, [d for d in _labelled_dims(walk, out) if not _is_inferred(op, d)])
+        if op.name in _SPLITS:  # x.split(self.channels // 2)
+            yield from _whole(walk, op.args[0], [op.argument(2, "dim", 0) % len(walk.shape(op.args[0]))])
+    elif op.name in _NORMS:
+        out, count = op.outputs[0], len(op.args[1])
+        assert out is not None
+        rank = len(walk.shape(out))
+        yield from _whole(walk, out, [d for d in _labelled_dims(walk, out) if d >= rank - count])
+    elif op.name == "slice":
+        yield from _slice(walk, op)
+    elif op.name == "convolution" and op.args[8] > 1 and walk.shape(op.args[0])[1] == op.args[8]:
+        yield from _whole(walk, op.args[0], [1])
+
+
+def _is_inferred(op: Op, dim: int) -> bool:
+    """Whether a view left a dim's size open."""
+    return op.name in _RESHAPES and len(op.args[1]) > dim and op.args[1][dim] == -1
+
+
+def _labelled_dims(walk: Walk, ref: Ref) -> list[int]:
+    return sorted({dim for labels in walk.maps.get(ref.id, ()) for dim in varying(labels)})
+
+
+def _whole(walk: Walk, ref: Ref, dims: list[int]) -> Iterator[_Number]:
+    for dim in dims:
+        size = walk.shape(ref)[dim]
+        yield size, ref, dim, 0, size
+
+
+def _slice(walk: Walk, op: Op) -> Iterator[_Number]:
+    source: Ref = op.args[0]
+    shape = walk.shape(source)
+    dim = op.argument(1, "dim", 0) % len(shape)
+    size = shape[dim]
+    start, end, _ = slice(op.argument(2, "start"), op.argument(3, "end")).indices(size)
+    for first, last in {(0, start), (0, end), (start, end), (start, size), (end, size)}:
+        yield last - first, source, dim, first, last
+
+
+# --- where attributes are --------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """An attribute: the module that has it, its key, and how far away from the reader that is (0: its own)."""
+
+    module: str
+    key: str
+    level: int
+
+
+class _Scope:
+    """Integer attributes by the module in whose forward they may be read."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self._modules = dict(model.named_modules())
+        self._own = {
+            name: {} if refusal(module) is not None else attribute_sizes(module)
+            for name, module in self._modules.items()
+        }
+        self._in_table = {name: frozenset(sides_without_tensors(module)) for name, module in self._modules.items()}
+        self._in_reach: dict[str, dict[int, list[_Place]]] = {}
+        self.has_any = any(self._own.values())
+
+    def is_bare_norm(self, module: str) -> bool:
+        """Whether a module is in the table of dynamic ops, and has none of its tensors."""
+        return bool(self._in_table.get(module))
+
+    def values(self, module: str) -> dict[int, list[_Place]]:
+        """Number → the attributes that have it.
+
+        The module's own come first; those of the modules inside it, and then those around it, only where none of its
+        own has the number. Only names that the reading code mentions count.
+        """
+        if module not in self._in_reach:
+            self._in_reach[module] = self._collect(module)
+        return self._in_reach[module]
+
+    def attributes(self, use: _Use) -> list[_Place]:
+        """The attributes that a number may have come from."""
+        found = self.values(use.module).get(use.value, [])
+        if use.entry is not None:
+            found = [place for place in found if self._is_entry(place, use)] or found
+        if len(found) > 1:  # a window as wide as there are heads: what the very line mentions counts
+            names = self._names_on(use)
+            found = [place for place in found if split_key(place.key)[0] in names] or found
+        return found
+
+    def _names_on(self, use: _Use) -> set[str]:
+        number = use.line.rpartition(":")[2]
+        methods = _methods(type(self._modules[use.module]))
+        inside = [code for code in methods if code.co_filename.endswith(use.line.rpartition(":")[0])]
+        return set().union(*(_names_on_line(code, int(number)) for code in inside)) if number.isdecimal() else set()
+
+    def _is_entry(self, place: _Place, use: _Use) -> bool:
+        """Whether an attribute is the list that a number stood in, and the number's place."""
+        name, entry = split_key(place.key)
+        return entry == use.entry and tuple(self._modules[place.module].__dict__[name]) == use.among
+
+    def _collect(self, name: str) -> dict[int, list[_Place]]:
+        if name not in self._modules or (spec_of(self._modules[name]) is not None and not self._own[name]):
+            return {}  # what a convolution does with its sizes is in the table
+        found: dict[int, list[_Place]] = {}
+        for distance, readers in enumerate(self._levels(name)):
+            level: dict[int, list[_Place]] = {}
+            for reader, owner in readers:
+                names = _names_in(type(self._modules[reader])) | self._in_table[owner]
+                for key, value in self._own[owner].items():
+                    if value not in found and split_key(key)[0] in names:
+                        level.setdefault(value, []).append(_Place(owner, key, distance))
+            found |= level
+        return found
+
+    def _levels(self, name: str) -> Iterator[list[tuple[str, str]]]:
+        """(module whose code reads, module that owns), from the nearest to the farthest."""
+        yield [(name, name)]
+        if spec_of(self._modules[name]) is not None:
+            return
+        inside = f"{name}." if name else ""
+        yield [(name, other) for other in self._own if other != name and other.startswith(inside) and self._own[other]]
+        while name:
+            name = name.rpartition(".")[0]
+            yield [(name, name)]
+
+
+_NAMES: dict[type, frozenset[str]] = {}
+
+
+def _names_in(cls: type) -> frozenset[str]:
+    """Every name that the methods of a module's class mention, but for those that only build or print it."""
+    if cls not in _NAMES:
+        _NAMES[cls] = frozenset(name for code in _methods(cls) for name in code.co_names)
+    return _NAMES[cls]
+
+
+def _methods(cls: type) -> list[CodeType]:
+    """Code of the methods of a module's class, and of the functions inside them."""
+    return [
+        code
+        for base in cls.__mro__
+        if base not in (nn.Module, object)
+        for name, member in vars(base).items()
+        if name not in ("__init__", "__repr__", "extra_repr", "reset_parameters", "init_weights")
+        for code in _codes(member)
+    ]
+
+
+def _codes(member: Any) -> Iterator[CodeType]:
+    if isinstance(member, property):
+        member = member.fget
+    if isinstance(member, (staticmethod, classmethod)):
+        member = member.__func__
+    member = inspect.unwrap(member) if callable(member) else member
+    if isinstance(member, FunctionType):
+        yield from _nested(member.__code__)
+
+
+def _nested(code: CodeType) -> Iterator[CodeType]:
+    yield code
+    for constant in code.co_consts:
+        if isinstance(constant, CodeType):
+            yield from _nested(constant)
+
+
+def _names_on_line(code: CodeType, line: int) -> set[str]:
+    """Attributes that are read in the calls that begin on a line."""
+    steps = [
+        (step.positions.lineno or -1, step.positions.end_lineno or -1, step)
+        for step in dis.get_instructions(code)
+        if step.positions is not None
+    ]
+    last = max((end for begin, end, _ in steps if begin == line), default=-1)
+    return {
+        str(step.argval)
+        for begin, _, step in steps
+        if line <= begin <= last and step.opname in ("LOAD_ATTR", "LOAD_METHOD")
+    }
