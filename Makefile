@@ -7,11 +7,13 @@ STAMP := $(VENV)/.installed
 # One torch thread a worker: more only get in each other's way.
 TEST := env OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
 
-.PHONY: help install train test check format build clean
+.PHONY: help install train test coverage benchmark check format build clean
 
 help:
 	@echo "make train    train a slimmable network on the digits and print its table (overrides: ARGS='seed=1')"
 	@echo "make test     ruff, mypy and all tests"
+	@echo "make coverage every model of torchvision's and timm's lists, each compared with its masked original (an hour)"
+	@echo "make benchmark  prepare times against the peers, in environments of their own; writes benchmarks/RESULTS.md"
 	@echo "make check    ruff and mypy"
 	@echo "make format   let ruff rewrite the sources"
 	@echo "make build    wheel and sdist, in dist/"
@@ -37,6 +39,15 @@ check: install
 test: check
 	$(TEST)
 
+# The tests measure every model; the second command finds their rows, and checks the averages and writes the table.
+coverage: install
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev,examples,coverage]'
+	$(TEST) -m coverage tests/coverage
+	$(BIN)/python benchmarks/coverage.py --family classification --family segmentation --family timm
+
+benchmark: install
+	$(BIN)/python benchmarks/prepare.py $(ARGS)
+
 format: install
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
@@ -45,4 +56,4 @@ build: install
 	$(BIN)/python -m build
 
 clean:
-	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .venv-peers build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
