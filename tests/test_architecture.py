@@ -15,7 +15,7 @@ import lightning_channels
 PACKAGE = Path(lightning_channels.__file__).parent
 LAYERS = [
     ("errors",),
-    ("_plain", "_rng"),
+    ("_modules", "_plain", "_rng"),
     ("registry",),
     ("mutables",),
     ("dynamic_ops",),

@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from lightning_channels._modules import modules_of
 from lightning_channels.dynamic_ops import containers, is_dynamic, make_static
 from lightning_channels.dynamic_ops.convert import StaticMemo
 from lightning_channels.errors import ChoiceError, PrepareError, did_you_mean
@@ -68,7 +69,7 @@ def static_copy(
         throwaway: Whether parameters that lose no channel, and the trainer, are those of ``model`` itself. That is for
             a copy which is run and thrown away.
     """
-    if not any(is_dynamic(module) or _OURS & module.__dict__.keys() for module in model.modules()):
+    if not any(is_dynamic(module) or _OURS & module.__dict__.keys() for module in modules_of(model)):
         raise PrepareError(
             f"{type(model).__name__} is not prepared; prepare it first (ChannelMutator.prepare_from_supernet, or the"
             " ChannelPruning callback)"
@@ -80,22 +81,24 @@ def static_copy(
         for full, small, selections in active_tensors(model):
             memo[id(full)] = small
             cut[id(small), selections] = (small, small)
-        for value in (value for module in model.modules() for value in module.__dict__.values()):
+        for value in (value for module in modules_of(model) for value in module.__dict__.values()):
             if isinstance(value, Tensor) and not value.is_leaf:  # a weight that a hook computed; PyTorch copies none
                 memo.setdefault(id(value), value.detach().clone())
         if throwaway:
             for parameter in model.parameters():
                 memo.setdefault(id(parameter), parameter)
+            for module in modules_of(model):  # nobody adds hooks to it: the empty dicts for these can be shared
+                memo |= {id(held): held for name, held in module.__dict__.items() if "hooks" in name and held == {}}
         # units have nothing to do in the copy, and their lists of channels would take longest
         memo |= {id(root.owner): None for root in _roots(model) if root.owner is not None}
         with _uncompiled(model), _without(model, _RUNNERS | _OURS):
             exported = copy.deepcopy(model, memo)
     if throwaway:
-        for module in model.modules():
+        for module in modules_of(model):
             runners = {name: module.__dict__[name] for name in _RUNNERS & module.__dict__.keys()}
             if runners:
                 memo[id(module)].__dict__.update(runners)
-    for module in list(exported.modules()):
+    for module in modules_of(exported):
         for name in _OURS:
             module.__dict__.pop(name, None)
         if is_dynamic(module):
@@ -107,7 +110,7 @@ def static_copy(
 def _without(model: nn.Module, names: set[str]) -> Iterator[None]:
     """Take attributes off while the model is copied: a trainer holds the data, the optimizers and the model again."""
     held: list[tuple[dict[str, Any], str, Any]] = []
-    for module in model.modules():
+    for module in modules_of(model):
         for name in names:
             if module.__dict__.get(name) is not None:
                 held.append((module.__dict__, name, module.__dict__[name]))
@@ -123,7 +126,7 @@ def _without(model: nn.Module, names: set[str]) -> Iterator[None]:
 def _uncompiled(model: nn.Module) -> Iterator[None]:
     """Give compiled LightningModules their own methods back while the model is copied: a copy would call the model."""
     held: list[tuple[dict[str, Any], dict[str, Any]]] = []
-    for module in model.modules():
+    for module in modules_of(model):
         attributes = module.__dict__
         context = attributes.get(_COMPILED)
         if not isinstance(context, dict):
@@ -165,7 +168,7 @@ def _chosen(model: nn.Module, choices: Mapping[str, int | float]) -> Iterator[No
 
 def _roots(model: nn.Module) -> Iterator[BaseMutableChannel]:
     """The mutables that decide, as often as they are on a side."""
-    for module in model.modules():
+    for module in modules_of(model):
         for container in containers(module).values() if is_dynamic(module) else ():
             for mutable in container.mutable_channels.values():
                 yield mutable.root

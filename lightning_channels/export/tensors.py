@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from torch import Tensor, nn
 
+from lightning_channels._modules import modules_of
 from lightning_channels.dynamic_ops import is_dynamic
 from lightning_channels.dynamic_ops.convert import cut, selections_key
 from lightning_channels.dynamic_ops.state import state_of
@@ -22,7 +23,7 @@ def active_tensors(model: nn.Module) -> Iterator[tuple[Tensor, Tensor, Key]]:
     """
     keys: dict[int, set[Key]] = {}
     first: dict[int, tuple[Tensor, nn.Module, str]] = {}
-    for module in model.modules():
+    for module in modules_of(model):
         narrow = state_of(module).tensors if is_dynamic(module) else {}
         for name, tensor in [*module._parameters.items(), *module._buffers.items()]:
             if tensor is not None:

@@ -10,6 +10,7 @@ from torch import nn
 from torch.distributed.tensor import DTensor
 from torch.nn.parameter import is_lazy
 
+from lightning_channels._modules import modules_of, named_modules_of, named_tensors_of
 from lightning_channels.dynamic_ops import is_dynamic, restore
 from lightning_channels.errors import ConfigError, PrepareError, StructureError, check_keys
 from lightning_channels.mutators.proof import Proof, ProofRecord
@@ -48,7 +49,7 @@ def refuse_unfit(model: nn.Module) -> None:
     """
     if not isinstance(model, nn.Module):
         raise PrepareError(f"the model must be an nn.Module, got {type(model).__name__}")
-    for name, module in model.named_modules():
+    for name, module in named_modules_of(model):
         if is_dynamic(module):
             raise PrepareError(
                 f"the model is prepared already ({name or 'it'} is a {type(module).__name__}); use its mutator "
@@ -57,7 +58,7 @@ def refuse_unfit(model: nn.Module) -> None:
     for name, parameter in model.named_parameters():
         if isinstance(parameter, DTensor) or type(parameter).__name__ == "FlatParameter":
             raise PrepareError(f"{name} is sharded; prepare the model before it is sharded (fully_shard, FSDP)")
-    for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
+    for name, tensor in named_tensors_of(model):
         if is_lazy(tensor):
             raise PrepareError(f"{name} is lazy and has no shape yet; run the model once before it is prepared")
 
@@ -127,7 +128,7 @@ def attach_units(model: nn.Module, units: Iterable[MutableChannelUnit], attached
 
 def release(model: nn.Module, units: Iterable[MutableChannelUnit]) -> None:
     """Put the plain classes back."""
-    for module in model.modules():
+    for module in modules_of(model):
         if is_dynamic(module):
             restore(module)
     for unit in units:

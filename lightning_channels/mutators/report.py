@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
+from lightning_channels._modules import named_modules_of
 from lightning_channels.dynamic_ops.spec import spec_of
 from lightning_channels.mutables import batch_update
 from lightning_channels.mutators.report_table import as_table
@@ -156,7 +157,7 @@ def make_report(mutator: ChannelMutator, unruled: tuple[OpReport, ...], proof: P
         proof: How its units were verified.
     """
     model, units, macs = mutator.model, mutator.units, mutator.macs
-    modules = dict(model.named_modules())
+    modules = dict(named_modules_of(model))
     sizes = {name: parameter.numel() for name, parameter in model.named_parameters()}
     names = {id(parameter): name for name, parameter in model.named_parameters()}
     total, all_macs = max(1, sum(sizes.values())), sum(macs.values())

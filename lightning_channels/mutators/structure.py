@@ -18,6 +18,7 @@ from typing import Any
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from lightning_channels._modules import named_modules_of, named_tensors_of
 from lightning_channels._plain import to_plain
 from lightning_channels.dynamic_ops import is_dynamic
 from lightning_channels.dynamic_ops.attributes import attribute_sizes
@@ -80,13 +81,13 @@ def _checked(data: Any) -> dict[str, Any]:
 
 def fingerprint(model: nn.Module, units: list[MutableChannelUnit]) -> dict[str, Any]:
     """Shapes of all tensors, class names of the modules that own some, and the integers that follow channels."""
-    tensors = {name: list(t.shape) for name, t in [*model.named_parameters(), *model.named_buffers()]}
+    tensors = {name: list(t.shape) for name, t in named_tensors_of(model)}
     owners = {name.rpartition(".")[0] for name in tensors}
     found: dict[str, Any] = {
         "tensors": tensors,
-        "classes": {name: _class_name(m) for name, m in model.named_modules() if name in owners},
+        "classes": {name: _class_name(m) for name, m in named_modules_of(model) if name in owners},
     }
-    modules = dict(model.named_modules())
+    modules = dict(named_modules_of(model))
     followers = [c for unit in units if unit.is_mutable for c in unit.attributes if c.name in modules]
     if followers:
         found["attributes"] = {c.label: attribute_sizes(modules[c.name]).get(c.attribute or "") for c in followers}
@@ -113,7 +114,7 @@ def check_fingerprint(expected: Mapping[str, Any], model: nn.Module, units: list
     if not expected:
         return
     now = fingerprint(model, units)
-    modules = dict(model.named_modules())
+    modules = dict(named_modules_of(model))
     differing = []
     for unit in units:
         if not unit.is_mutable:

@@ -6,7 +6,7 @@ same number, a narrow run draws what is left of the full one. Dropout keeps ever
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
 from typing import Any
@@ -25,22 +25,38 @@ _STANDARD = {"rand", "randn", "rand_like", "randn_like"}
 _KEPT = {"native_dropout", "_fused_dropout"}
 
 
-def certain(func: Any) -> Run | None:
-    """What to call in the place of an operator that draws random numbers; ``None`` for all others.
+_SWITCHES = ("dropout_p", "train", "training")
+"""Arguments that say whether an operator draws at all."""
+
+
+def certain(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Run | None:
+    """What to call in the place of an operator that draws random numbers; ``None`` if this call draws none.
 
     What draws numbers of channels (``randperm``, ``multinomial``, ``randint``) draws them as it always does.
     """
-    return _certain(func) if torch.Tag.nondeterministic_seeded in func.tags else None
+    if torch.Tag.nondeterministic_seeded not in func.tags:
+        return None
+    position, name = _switch(func)
+    if name and not (args[position] if len(args) > position else kwargs.get(name, name == "train")):
+        return None
+    return _certain(func)
+
+
+@cache
+def _switch(func: Any) -> tuple[int, str]:
+    """Position and name of the argument that says whether an operator draws; an empty name if it always does."""
+    names = [argument.name for argument in func._schema.arguments]
+    return next(((names.index(name), name) for name in _SWITCHES if name in names), (-1, ""))
 
 
 @cache
 def _certain(func: Any) -> Run | None:
     name = func.overloadpacket.__name__
-    arguments = [argument.name for argument in func._schema.arguments]
-    if "dropout_p" in arguments:
-        return _with(func, arguments.index("dropout_p"), "dropout_p", 0.0)
-    if "rrelu" in name and "training" in arguments:
-        return _with(func, arguments.index("training"), "training", False)
+    position, switch = _switch(func)
+    if switch == "dropout_p":
+        return _with(func, position, switch, 0.0)
+    if switch == "training":
+        return _with(func, position, switch, False)
     if name in _KEPT:
         return lambda x, *args, **kwargs: (x.clone(), torch.ones_like(x, dtype=torch.bool))
     if name in _STANDARD:
@@ -73,7 +89,8 @@ class _WithoutChance(TorchDispatchMode):
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        return (certain(func) or func)(*args, **kwargs or {})
+        kwargs = kwargs or {}
+        return (certain(func, args, kwargs) or func)(*args, **kwargs)
 
 
 @contextmanager

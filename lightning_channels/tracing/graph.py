@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from torch import nn
 
+from lightning_channels._modules import named_tensors_of
 from lightning_channels._plain import is_int
 from lightning_channels.errors import ConfigError, PrepareError
 from lightning_channels.registry import TRACERS
@@ -53,7 +54,7 @@ class ModuleGraph:
             solution = solve(self.walk.labels)
         self.solution: Solution = solution
         self.groups: list[Group] = group_sides(sides, solution)
-        find_attributes(model, self.walks, solution, self.groups)
+        find_attributes(model, [w for w in self.walks if not w.is_repetition], solution, self.groups)
 
     @property
     def walks(self) -> list[Walk]:
@@ -112,7 +113,7 @@ class ForwardTracer:
             PrepareError: If the model has tensors without data (meta device).
             TraceError: If the model fails on its inputs.
         """
-        for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
+        for name, tensor in named_tensors_of(model):
             if tensor.is_meta:
                 raise PrepareError(f"{name} is on the meta device and has no data; materialise the model first")
         inputs = self.inputs_for(model, example_inputs)

@@ -82,7 +82,7 @@ def group_sides(sides: list[Side], solution: Solution) -> list[Group]:
         group_of[classes], rank[classes] = number, torch.arange(len(classes))
         labels = classes.tolist()
         pin = next((solution.reasons[c] for c in labels if c in solution.reasons), None)
-        inexact = next((solution.inexact[c] for c in labels if c in solution.inexact), None)
+        inexact = next((solution.inexact[c] for c in labels if c in solution.inexact), None) if pin is None else None
         groups.append(
             Group(len(labels), classes, pin=_SINGLE if pin is None and len(labels) == 1 else pin, inexact=inexact)
         )
@@ -108,23 +108,20 @@ class Block:
 def _classes_by_signature(sides: list[Side], roots: list[Tensor], pinned: Tensor) -> list[Tensor]:
     """Classes that are on the same sides (and alike pinned) form a group; ordered as they come on its first side."""
     count = len(roots)
+    # one random number a side: the sum over a class's sides tells one set of sides from another
+    keys = torch.randint(-(2**62), 2**62, (count + 1,), generator=torch.Generator("cpu").manual_seed(0), device="cpu")
+    signature = torch.where(pinned, keys[count], 0)
     first = torch.full((len(pinned),), torch.iinfo(torch.long).max)
-    pairs = []
+    is_on = torch.zeros(len(pinned), dtype=torch.bool)
     for number, (side, root) in enumerate(zip(sides, roots, strict=True)):
         place = (number if side.is_output else number + count) * 2**32 + torch.arange(len(root))
         first.scatter_reduce_(0, root, place, "amin")
-        pairs.append(root.unique() * count + number)
-    joined = torch.cat(pairs).sort().values
-    classes, on = joined // count, (joined % count).tolist()
-    found, lengths = classes.unique_consecutive(return_counts=True)
-    by_signature: dict[tuple[int, ...], list[int]] = {}
-    begin = 0
-    for label, length in zip(found.tolist(), lengths.tolist(), strict=True):
-        signature = (int(pinned[label]), *on[begin : begin + length])
-        by_signature.setdefault(signature, []).append(label)
-        begin += length
-    members = [torch.tensor(labels) for labels in by_signature.values()]
-    members = [classes[first[classes].argsort()] for classes in members]
+        signature[root] = signature[root] + keys[number]  # once, however often the class is on the side
+        is_on[root] = True
+    classes = is_on.nonzero().flatten()
+    classes = classes[first[classes].argsort()]
+    _, group, sizes = signature[classes].unique(return_inverse=True, return_counts=True)
+    members = list(classes[group.argsort(stable=True)].split(sizes.tolist()))
     return sorted(members, key=lambda classes: _place(int(first[classes[0]]), sides))
 
 
@@ -135,6 +132,8 @@ def _place(first: int, sides: list[Side]) -> tuple[int, int]:
 
 def stretches(groups: Tensor) -> list[tuple[int, int]]:
     """(start, end) of the stretches of equal numbers."""
+    if len(groups) and bool((groups == groups[0]).all()):
+        return [(0, len(groups))]
     _, lengths = groups.unique_consecutive(return_counts=True)
     ends = lengths.cumsum(0).tolist()
     return list(zip([0, *ends[:-1]], ends, strict=True))
@@ -154,6 +153,9 @@ def _add_runs(group: Group, blocks: list[Block]) -> None:
             break
     group.tile, group.num_channels = tile, width * tile
     for own, sequence in zip(sequences.values(), joined, strict=True):
+        if tile == 1 and len(own) == 1:
+            group.runs += runs_of(own[0], sequence, width)
+            continue
         period = len(sequence) // tile
         channels = sequence + torch.arange(len(sequence)) // period * width
         begin = 0
@@ -176,6 +178,8 @@ def _repeats(sequence: Tensor, width: int) -> int:
 
 def runs_of(block: Block, channels: Tensor, width: int) -> list[Run]:
     """Cut a block into runs that list every channel in order, as far as it does that."""
+    if len(channels) == width and torch.equal(channels, torch.arange(width)):
+        return [Run(block.side, block.start, block.end)]
     ends = ((channels[:-1] == width - 1) & (channels[1:] == 0)).nonzero().flatten().add(1).tolist()
     runs = []
     for start, end in zip([0, *ends], [*ends, len(channels)], strict=True):

@@ -103,6 +103,7 @@ class Labels:
 
     def __init__(self) -> None:
         self.count = 1  # label 0 is ALWAYS
+        self._leaves: dict[int, tuple[Tensor, int]] = {}
         self.edges: list[tuple[Tensor, Tensor]] = []
         self.pins: list[tuple[Tensor, Pin]] = []
         self.conditions: list[Condition] = []
@@ -126,7 +127,15 @@ class Labels:
                 view = [1] * len(shape)
                 view[dim] = size
                 maps.append(self.fresh(view))
+                self._leaves[id(maps[-1])] = maps[-1], self.count - size
         return tuple(maps)
+
+    def of(self, values: Tensor, labels: Tensor) -> Tensor:
+        """``values[labels]``, flat, for one value per label; a view where the labels are those of a leaf."""
+        leaf = self._leaves.get(id(labels))
+        if leaf is not None:  # its labels follow each other
+            return values[leaf[1] : leaf[1] + labels.numel()]
+        return values[labels.reshape(-1).long()]
 
     def unite(self, a: Tensor, b: Tensor) -> None:
         """Two labels at the same place are one channel."""

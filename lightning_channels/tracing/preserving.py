@@ -14,9 +14,10 @@ from typing import Any
 import torch
 from torch import nn
 
+from lightning_channels._modules import modules_of
 from lightning_channels._rng import preserve_rng
 
-__all__ = ["keeping_attributes", "paused_gc", "preserving", "seeded", "without_dropout"]
+__all__ = ["keeping_attributes", "paused_gc", "preserving", "seeded", "switch_mode", "without_dropout"]
 
 _CONTAINERS = (dict, OrderedDict, list, set)
 
@@ -28,8 +29,9 @@ def preserving(model: nn.Module) -> Iterator[Callable[[], None]]:
     Yields:
         Puts the buffers back already within the block.
     """
-    modes = [(module, module.training) for module in model.modules()]
-    values = {id(buffer): (buffer, buffer.detach().clone()) for buffer in model.buffers()}
+    modes = [(module, module.training) for module in modules_of(model)]
+    found = (buffer for module, _ in modes for buffer in module._buffers.values() if buffer is not None)
+    values = {id(buffer): (buffer, buffer.detach().clone()) for buffer in found}
     buffers = [(module, dict(module._buffers)) for module, _ in modes if not _is_scripted(module)]
 
     def restore() -> None:
@@ -50,6 +52,25 @@ def preserving(model: nn.Module) -> Iterator[Callable[[], None]]:
             restore()
 
 
+def switch_mode(model: nn.Module, mode: bool) -> None:
+    """``model.train(mode)``; and in a few steps where no module does more than that."""
+    modules = modules_of(model)
+    if any(_is_scripted(module) or _is_own(module, "train") or _is_own(module, "eval") for module in modules):
+        if not mode:
+            model.train()  # some models keep a cache for eval mode that only the switch to train mode clears
+        model.train(mode)
+        if not mode:
+            model.eval()
+        return
+    for module in modules:
+        module.__dict__["training"] = mode
+
+
+def _is_own(module: nn.Module, name: str) -> bool:
+    """Whether a module has a method of its own in the place of one of ``nn.Module``'s."""
+    return name in module.__dict__ or getattr(type(module), name) is not getattr(nn.Module, name)
+
+
 def _is_scripted(module: nn.Module) -> bool:
     """TorchScript's modules hold what is theirs in C++, where it can't be exchanged."""
     return isinstance(module, torch.jit.ScriptModule)
@@ -67,7 +88,7 @@ def _same_items(now: dict[str, Any], before: dict[str, Any]) -> bool:
 @contextmanager
 def keeping_attributes(model: nn.Module) -> Iterator[None]:
     """Afterwards every module has the attributes that it had: caches, counters and the last activations go."""
-    saved = [(m.__dict__, m.__dict__.copy()) for m in model.modules() if not _is_scripted(m)]
+    saved = [(m.__dict__, m.__dict__.copy()) for m in modules_of(model) if not _is_scripted(m)]
     containers = [value for _, before in saved for value in before.values() if type(value) in _CONTAINERS]
     empty = [container for container in containers if not container]
     filled = [(container, container.copy()) for container in containers if container]
@@ -125,7 +146,7 @@ def without_dropout(model: nn.Module) -> Iterator[None]:
     a class whose name does.
     """
     changed: list[tuple[nn.Module, str, float]] = []
-    for module in model.modules():
+    for module in modules_of(model):
         attributes = module.__dict__
         for name, value in attributes.items():
             if type(value) is float and 0 < value <= 1 and _is_rate(module, name):

@@ -39,6 +39,7 @@ class Op:
     outputs: tuple[Ref | None, ...]
     module: str
     line: str = ""
+    _inputs: list[Ref] | None = field(default=None, init=False, repr=False, compare=False)
 
     @property
     def name(self) -> str:
@@ -51,7 +52,9 @@ class Op:
 
     def inputs(self) -> list[Ref]:
         """References of all tensors that it read, in order."""
-        return [*refs_in(self.args), *refs_in(self.kwargs)]
+        if self._inputs is None:
+            self._inputs = [*refs_in(self.args), *refs_in(self.kwargs)]
+        return self._inputs
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,7 @@ from torch.nn.modules.module import register_module_forward_hook, register_modul
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from lightning_channels._modules import named_modules_of, named_tensors_of
 from lightning_channels.tracing.chance import certain
 from lightning_channels.tracing.program import Call, Op, Program, Ref
 from lightning_channels.tracing.source_lines import calling_line
@@ -110,7 +111,7 @@ class Recorder(TorchDispatchMode):
         if kwargs:
             _collect(kwargs.values(), tensors)
         marks = [self.find(tensor) for tensor in tensors]
-        draw = certain(func)
+        draw = certain(func, args, kwargs)
         if draw is not None:
             self.program.random = True
         if not any(mark is not None and mark.depends for mark in marks):
@@ -241,7 +242,7 @@ def record(model: nn.Module, run: Callable[[], Any], inputs: Any, stand_ins: Sta
     program = Program()
     stack = [""]
     recorder = Recorder(program, stack, stand_ins)
-    named = [*model.named_parameters(), *model.named_buffers()]
+    named = named_tensors_of(model)
     try:
         for name, tensor in named:
             ref = recorder.mark(tensor, depends=tensor.is_floating_point())
@@ -277,7 +278,7 @@ def record(model: nn.Module, run: Callable[[], Any], inputs: Any, stand_ins: Sta
 @contextmanager
 def _following_calls(model: nn.Module, recorder: Recorder, stack: list[str]) -> Iterator[None]:
     """Keep the dotted name of the running module on top of ``stack``, and note each call that ends."""
-    names = {module: name for name, module in model.named_modules()}
+    names = {module: name for name, module in named_modules_of(model)}
 
     def enter(module: nn.Module, args: Any) -> None:
         stack.append(names.get(module, stack[-1]))

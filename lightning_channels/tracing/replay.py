@@ -16,12 +16,28 @@ from lightning_channels.tracing.chance import without_chance
 from lightning_channels.tracing.labels import Maps, varying
 from lightning_channels.tracing.program import Op, Program, Ref
 from lightning_channels.tracing.rewrites import REWRITES, UnsupportedReplayError, operator_key
-from lightning_channels.tracing.walk import written_ids
 
 if TYPE_CHECKING:
     from lightning_channels.tracing.graph import ModuleGraph
 
 __all__ = ["Replay", "UnsupportedReplayError"]
+
+
+class _Slices:
+    """Narrow parameters and buffers, cut once from the same full ones."""
+
+    def __init__(self) -> None:
+        self._tensors: Mapping[str, Tensor] = {}
+        self._parts: dict[str, Tensor] = {}
+
+    def get(
+        self, tensors: Mapping[str, Tensor], name: str, maps: Maps, cut: Callable[[Tensor, Maps], Tensor]
+    ) -> Tensor:
+        if tensors is not self._tensors:
+            self._tensors, self._parts = tensors, {}
+        if name not in self._parts:
+            self._parts[name] = cut(tensors[name].detach(), maps)
+        return self._parts[name]
 
 
 class Replay:
@@ -31,6 +47,7 @@ class Replay:
         graph: The traced model.
         dropped: Classes of labels (see :attr:`Group.classes`) that are left out.
         program: ``graph.program``, which is the default, or ``graph.training``.
+        twin: A replay without the same channels, whose slices this one can use: both are run on the same tensors.
 
     Attributes:
         walk: The walk of the program, with the labels of every tensor.
@@ -38,7 +55,13 @@ class Replay:
         watched: Values of the references that the last run was asked to watch.
     """
 
-    def __init__(self, graph: ModuleGraph, dropped: Iterable[Tensor], program: Program | None = None) -> None:
+    def __init__(
+        self,
+        graph: ModuleGraph,
+        dropped: Iterable[Tensor],
+        program: Program | None = None,
+        twin: Replay | None = None,
+    ) -> None:
         walk = graph.walk
         if program is not None and program is not graph.program:
             if walk.training is None or program is not graph.training:
@@ -49,12 +72,17 @@ class Replay:
         self.watched: dict[int, Tensor] = {}
         self._maps = walk.maps
         self._leaf_maps = walk.leaf_maps
-        self._written = written_ids(walk.program)
-        dead = torch.zeros_like(graph.solution.pinned)
-        for classes in dropped:
-            dead[classes] = True
-        self._alive = ~dead[graph.solution.root]
+        self._written = walk.written
         self._masks: dict[tuple[int, int], Tensor | None] = {}
+        self._slices = _Slices()
+        self._masks_of_maps: dict[tuple[int, int], Tensor | None] = {}
+        if twin is None:
+            dead = torch.zeros_like(graph.solution.pinned)
+            for classes in dropped:
+                dead[classes] = True
+            self._alive = ~dead[graph.solution.root]
+        else:
+            self._alive, self._slices, self._masks_of_maps = twin._alive, twin._slices, twin._masks_of_maps
 
     # --- sizes -------------------------------------------------------------------------------------------------------
 
@@ -68,10 +96,20 @@ class Replay:
     def _mask(self, maps: Maps, dim: int) -> Tensor | None:
         mask: Tensor | None = None
         for labels in maps:
-            if labels.shape[dim] > 1:
-                alive = self._alive[labels.long()].movedim(dim, 0).reshape(labels.shape[dim], -1).any(1)
+            alive = self._mask_of_map(labels, dim) if labels.shape[dim] > 1 else None
+            if alive is not None:
                 mask = alive if mask is None else mask & alive
-        return None if mask is None or bool(mask.all()) else mask
+        return mask
+
+    def _mask_of_map(self, labels: Tensor, dim: int) -> Tensor | None:
+        key = id(labels), dim  # the walk keeps the map alive
+        if key not in self._masks_of_maps:
+            size = labels.shape[dim]
+            alive = self.walk.labels.of(self._alive, labels)
+            if labels.numel() > size:
+                alive = alive.reshape(labels.shape).movedim(dim, 0).reshape(size, -1).any(1)
+            self._masks_of_maps[key] = None if bool(alive.all()) else alive
+        return self._masks_of_maps[key]
 
     def sizes(self, ref: Ref) -> list[int]:
         """Shape of a tensor without the dropped channels."""
@@ -115,11 +153,11 @@ class Replay:
         def source(ref: int) -> Tensor:
             """What the program starts from is made when it is first needed."""
             if ref in program.leaves:
-                full, maps = tensors[program.leaves[ref]].detach(), self._leaf_maps[ref]
-            elif ref in given:
-                full, maps = given[ref], ()
-            else:
-                full, maps = program.constants[ref], self._maps.get(ref, ())
+                name = program.leaves[ref]
+                leaf = self._slices.get(tensors, name, self._leaf_maps[ref], self.sliced)
+                return leaf.clone() if ref in self._written else leaf
+            maps = () if ref in given else self._maps.get(ref, ())
+            full = given[ref] if ref in given else program.constants[ref]
             narrow = self.sliced(full, maps)
             return narrow.clone() if narrow is full and ref in self._written else narrow
 
@@ -127,26 +165,22 @@ class Replay:
             return self._run(values, source, watch)
 
     def _run(self, values: dict[int, Tensor], source: Callable[[int], Tensor], watch: Collection[int]) -> list[Tensor]:
-        program = self.program
-        last = {ref.id: k for k, op in enumerate(program.ops) for ref in op.inputs()}
-        keep = set(program.outputs)
-        for k, op in enumerate(program.ops):
-            used = {ref.id for ref in op.inputs()}
-            for ref in used - values.keys():
-                values[ref] = source(ref)
+        for op, used, dying, unread in self.walk.steps:
+            for ref in used:
+                if ref not in values:
+                    values[ref] = source(ref)
             outputs = self._execute(op, values)
             for made, out in zip(op.outputs, outputs, strict=True):
                 if made is None:
                     continue
                 if made.id in watch:
                     self.watched[made.id] = out.clone() if made.id in self._written else out
-                if last.get(made.id, -1) > k or made.id in keep:
+                if made.id not in unread:
                     values[made.id] = out
-            for ref in used - keep:
-                if last[ref] == k:
-                    del values[ref]
+            for ref in dying:
+                values.pop(ref, None)
             del outputs
-        return [values[ref] if ref in values else source(ref) for ref in program.outputs]
+        return [values[ref] if ref in values else source(ref) for ref in self.program.outputs]
 
     def _execute(self, op: Op, values: dict[int, Tensor]) -> Sequence[Any]:
         def resolve(value: Any) -> Any:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
 from lightning_channels.errors import ConfigError, TraceError
-from lightning_channels.tracing.preserving import keeping_attributes, preserving, without_dropout
+from lightning_channels.tracing.preserving import keeping_attributes, preserving, switch_mode, without_dropout
 from lightning_channels.tracing.recorder import tensors_in
 
 __all__ = ["ExampleInputs", "call", "default_inputs", "describe", "doubled", "evaluating", "run", "training"]
@@ -67,9 +67,7 @@ def evaluating(model: nn.Module) -> Iterator[Callable[[], None]]:
         Puts the buffers back already within the block.
     """
     with preserving(model) as restore, _without_fast_path():
-        # some models keep a cache for eval mode that only the switch to train mode clears
-        model.train()
-        model.eval()
+        switch_mode(model, False)
         yield restore
 
 
@@ -81,7 +79,7 @@ def training(model: nn.Module) -> Iterator[Callable[[], None]]:
         Puts the buffers back already within the block.
     """
     with preserving(model) as restore, _without_fast_path(), without_dropout(model):
-        model.train()
+        switch_mode(model, True)
         yield restore
 
 

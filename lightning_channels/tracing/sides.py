@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
+from lightning_channels._modules import named_modules_of, named_tensors_of
 from lightning_channels.dynamic_ops.spec import OpSpec, refusal, spec_of
 from lightning_channels.dynamic_ops.state import bare_side
 from lightning_channels.tracing.labels import Pin, varying
@@ -47,11 +48,7 @@ class _Leaves:
         vectors = {}
         for ref, name in walk.program.leaves.items():
             vectors[name] = {varying(m)[0]: m.reshape(-1) for m in walk.leaf_maps[ref]}
-        self._by_id = {
-            id(tensor): vectors[name]
-            for name, tensor in [*model.named_parameters(), *model.named_buffers()]
-            if name in vectors
-        }
+        self._by_id = {id(tensor): vectors[name] for name, tensor in named_tensors_of(model) if name in vectors}
 
     def of(self, tensor: Tensor | None) -> dict[int, Tensor]:
         """Dim → labels of a tensor."""
@@ -75,7 +72,7 @@ class Refused:
 def refused_modules(model: nn.Module) -> dict[str, Refused]:
     """What cannot be narrowed, by name; what a parametrized module computes its weight from belongs to it."""
     found: dict[str, Refused] = {}
-    for name, module in model.named_modules():
+    for name, module in named_modules_of(model):
         reason = refusal(module)
         if reason is not None:
             refused = Refused(name, f"{type(module).__name__} can't be narrowed: {reason}")
@@ -89,9 +86,12 @@ def refused_modules(model: nn.Module) -> dict[str, Refused]:
 
 def pin_refused(model: nn.Module, walk: Walk) -> None:
     """Pin the tensors of modules that cannot be narrowed from outside."""
+    refused_by_name = refused_modules(model)
+    if not refused_by_name:
+        return
     leaves = _Leaves(model, walk)
     found: list[tuple[Tensor, Pin]] = []
-    for name, refused in refused_modules(model).items():
+    for name, refused in refused_by_name.items():
         inside = f"{refused.module}." if refused.module else ""
         read = {ref for ref, leaf in walk.program.leaves.items() if leaf.startswith(inside)}
         op = next((op for op in walk.program.ops if any(ref.id in read for ref in op.inputs())), None)
@@ -110,7 +110,7 @@ def find_sides(model: nn.Module, walk: Walk) -> list[Side]:
     bare: list[Side] = []
     refused = refused_modules(model)
     read = _read(walk)
-    for name, module in model.named_modules():
+    for name, module in named_modules_of(model):
         if name in refused:
             continue
         spec = spec_of(module)

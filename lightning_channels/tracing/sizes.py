@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lightning_channels._modules import named_modules_of
 from lightning_channels.dynamic_ops.attributes import attribute_sizes, sides_without_tensors, split_key
 from lightning_channels.dynamic_ops.spec import refusal, spec_of
 from lightning_channels.tracing.grouping import Block, Group, runs_of, stretches
@@ -221,14 +222,15 @@ class _Scope:
     """Integer attributes by the module in whose forward they may be read."""
 
     def __init__(self, model: nn.Module) -> None:
-        self._modules = dict(model.named_modules())
+        self._modules = dict(named_modules_of(model))
         self._own = {
             name: {} if refusal(module) is not None else attribute_sizes(module)
             for name, module in self._modules.items()
         }
+        self._with_sizes = [name for name, sizes in self._own.items() if sizes]
         self._in_table = {name: frozenset(sides_without_tensors(module)) for name, module in self._modules.items()}
         self._in_reach: dict[str, dict[int, list[_Place]]] = {}
-        self.has_any = any(self._own.values())
+        self.has_any = bool(self._with_sizes)
 
     def is_bare_norm(self, module: str) -> bool:
         """Whether a module is in the table of dynamic ops, and has none of its tensors."""
@@ -285,7 +287,7 @@ class _Scope:
         if spec_of(self._modules[name]) is not None:
             return
         inside = f"{name}." if name else ""
-        yield [(name, other) for other in self._own if other != name and other.startswith(inside) and self._own[other]]
+        yield [(name, other) for other in self._with_sizes if other != name and other.startswith(inside)]
         while name:
             name = name.rpartition(".")[0]
             yield [(name, name)]

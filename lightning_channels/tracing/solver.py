@@ -98,14 +98,14 @@ def _inexact(labels: Labels, root: Tensor) -> dict[int, str]:
 
 def _separate_always(labels: Labels) -> None:
     """Joining a channel with ``ALWAYS`` pins it; as an edge it would join all pinned channels with each other."""
-    edges = []
-    for a, b in labels.edges:
-        always = (a == ALWAYS) | (b == ALWAYS)
-        if bool(always.any()):
-            labels.pin(torch.maximum(a, b)[always], _UNLABELLED)
-            a, b = a[~always], b[~always]
-        edges.append((a, b))
-    labels.edges = edges
+    if not labels.edges:
+        return
+    a, b = (torch.cat(ends) for ends in zip(*labels.edges, strict=True))
+    always = (a == ALWAYS) | (b == ALWAYS)
+    if bool(always.any()):
+        labels.pin(torch.maximum(a, b)[always], _UNLABELLED)
+        a, b = a[~always], b[~always]
+    labels.edges = [(a, b)]
 
 
 def _pinned(labels: Labels, root: Tensor) -> Tensor:

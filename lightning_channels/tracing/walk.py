@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
 from lightning_channels.tracing.labels import Labels, Maps, Pin, varying
 from lightning_channels.tracing.program import Op, Program, Ref, refs_in
+from lightning_channels.tracing.repetition import does_the_same
 from lightning_channels.tracing.rewrites import operator_key
 from lightning_channels.tracing.rules import OWN_RULES, Rule, rule_for
 from lightning_channels.tracing.rules.pointwise import pointwise
@@ -52,9 +54,11 @@ class Walk:
             weights take the channels out of a model of full width. Both programs of a model share the list.
         repeated: Dims along which a tensor repeats one index only to fit the operands that it meets, by reference.
         training: Walk of the same model's program in train mode, where there is one.
+        is_repetition: Whether the program does with labels what the other one does.
     """
 
     training: Walk | None = None
+    is_repetition = False
 
     def __init__(self, program: Program, other: Walk | None = None) -> None:
         self.program = program
@@ -89,6 +93,23 @@ class Walk:
                 for read in set(op.inputs()):
                     self._uses.setdefault(read.id, []).append(op)
         return self._uses.get(ref.id, [])
+
+    @cached_property
+    def written(self) -> set[int]:
+        """References whose memory some operator writes into, be it through a view."""
+        return written_ids(self.program)
+
+    @cached_property
+    def steps(self) -> list[tuple[Op, frozenset[int], tuple[int, ...], tuple[int, ...]]]:
+        """Each operator with what it reads, what of that is needed no more, and what of its results is never read."""
+        program, steps = self.program, list[tuple[Op, frozenset[int], tuple[int, ...], tuple[int, ...]]]()
+        needed = set(program.outputs)
+        for op in reversed(program.ops):
+            used = frozenset([ref.id for ref in op.inputs()])
+            unread = tuple([out.id for out in op.outputs if out is not None and out.id not in needed])
+            steps.append((op, used, tuple(used - needed), unread))
+            needed |= used
+        return steps[::-1]
 
     def is_constant(self, ref: Ref) -> bool:
         """Whether a tensor was made in ``forward`` without the model's tensors or inputs."""
@@ -206,9 +227,14 @@ def walk(program: Program, training: Program | None = None) -> Walk:
     used = set(state.touched)
     if training is not None:
         other = state.training = Walk(training, state)
-        _follow(other)
-        used |= other.touched
-        state.unruled |= other.unruled
+        if does_the_same(state, training):
+            other.is_repetition = True
+            other.maps, other.weights, other.computed = state.maps, state.weights, state.computed
+            other.repeated, other.unruled = state.repeated, state.unruled
+        else:
+            _follow(other)
+            used |= other.touched
+            state.unruled |= other.unruled
     for ref_id, name in program.leaves.items():
         if name not in used:
             for labels in state.leaf_maps[ref_id]:

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 import torch
 from torch import nn
 
+from lightning_channels._modules import named_modules_of
 from lightning_channels.dynamic_ops import container_of, containers, is_dynamic, make_dynamic, restore
 from lightning_channels.dynamic_ops.attributes import attribute_sizes
 from lightning_channels.dynamic_ops.spec import refusal, sides, spec_of
@@ -24,14 +25,15 @@ def check_fits(model: nn.Module, unit: str, channels: Iterable[Channel]) -> None
     Raises:
         StructureError: If it hasn't; the message names unit and module.
     """
-    modules = dict(model.named_modules())
     for channel in channels:
-        module = modules.get(channel.name)
-        if module is None:
+        try:
+            module = model.get_submodule(channel.name)
+        except AttributeError as error:
+            names = [name for name, _ in named_modules_of(model)]
             raise StructureError(
                 f"unit {unit!r} has a channel in the module {channel.name!r}, which the model doesn't have"
-                f"{did_you_mean(channel.name, modules)}"
-            )
+                f"{did_you_mean(channel.name, names)}"
+            ) from error
         size = _side_size(module, channel)
         if size is None:
             what = f"tensor {channel.tensor!r}" if channel.tensor else "channels"
@@ -72,11 +74,10 @@ def _key(module: nn.Module, channel: Channel) -> str | None:
 
 def attach(model: nn.Module, channels: Sequence[Channel], mutable: BaseMutableChannel) -> None:
     """Make the channels' modules dynamic and register ``mutable`` there. All or nothing."""
-    modules = dict(model.named_modules())
     changed: list[nn.Module] = []
     try:
         for channel in channels:
-            module = modules[channel.name]
+            module = model.get_submodule(channel.name)
             if not is_dynamic(module):
                 changed.append(module)
             bare = {} if channel.tensor is None else {channel.tensor: [channel.dim]}
@@ -102,9 +103,8 @@ def _on_side(mutable: BaseMutableChannel, channel: Channel) -> BaseMutableChanne
 
 def detach(model: nn.Module, channels: Sequence[Channel], mutable: BaseMutableChannel) -> None:
     """Undo :func:`attach`; a module that no unit steers any more gets its plain class back."""
-    modules = dict(model.named_modules())
     for name in dict.fromkeys(channel.name for channel in channels):
-        module = modules[name]
+        module = model.get_submodule(name)
         if not is_dynamic(module):
             continue
         for container in containers(module).values():

@@ -90,15 +90,13 @@ def test_an_operator_that_cannot_run_narrow() -> None:
 
     graph, inputs = traced(Fixed(), torch.rand(4, 5))
     (index,) = (op for op in graph.program.ops if op.name == "index")
-    replay = Replay(graph, [])
-    replay.program = copy.copy(replay.program)
-    replay.program.ops = [
+    ops = graph.program.ops
+    graph.program.ops = [
         type(op)(torch.ops.aten.view.default, (op.args[0], [1, 2, 3]), {}, op.outputs, op.module) if op is index else op
-        for op in graph.program.ops
+        for op in ops
     ]
-    (relu,) = (
-        op.outputs[0].id for op in graph.program.ops[:-3] if op.name == "relu" and op.args[0] != index.outputs[0]
-    )
+    (relu,) = (op.outputs[0].id for op in ops[:-3] if op.name == "relu" and op.args[0] != index.outputs[0])
+    replay = Replay(graph, [])
     with pytest.raises(UnsupportedReplayError, match="view in the model") as caught:
         replay.run(dict(graph.model.named_parameters()), list(inputs), watch=[relu])
     assert caught.value.op is not None

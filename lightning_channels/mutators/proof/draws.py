@@ -13,6 +13,8 @@ from lightning_channels.units import MutableChannelUnit
 __all__ = ["Draw", "make_draws"]
 
 _TRIES = 8
+_MOST, _SPREAD = 0.2, 24
+"""Random numbers of channels are below this share, but from a range of at least so many."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -47,18 +49,19 @@ def make_draws(units: Iterable[MutableChannelUnit]) -> list[Draw]:
     for unit in units:
         inside = unit.num_channels // unit.groups
         smallest.kept[id(unit)] = torch.tensor([0])
-        first.kept[id(unit)] = torch.arange(_size(inside, 1.0, taken, generator))
-        any_.kept[id(unit)] = _choose(inside, _size(inside, 0.4, taken, generator), generator)
+        first.kept[id(unit)] = torch.arange(_size(inside, taken, generator))
+        any_.kept[id(unit)] = _choose(inside, _size(inside, taken, generator), generator)
     return [any_, first, smallest]
 
 
-def _size(inside: int, most: float, taken: set[int], generator: torch.Generator) -> int:
-    """A number of channels below that share of ``inside``, if possible one that no unit has yet."""
+def _size(inside: int, taken: set[int], generator: torch.Generator) -> int:
+    """A number of channels, if possible one that no unit has yet."""
     low = _least(inside)
+    high = min(inside, max(low + _SPREAD, inside * _MOST))
     sizes = []
     for _ in range(_TRIES):
         part = float(torch.rand((), generator=generator, device="cpu")) ** 3
-        size = low + int(part * max(0.0, inside * most - low))
+        size = low + int(part * (high - low))
         if 2 * size == inside and inside > 3:
             size += 1
         if size not in taken:
@@ -70,7 +73,7 @@ def _size(inside: int, most: float, taken: set[int], generator: torch.Generator)
 
 def _least(inside: int) -> int:
     """One channel alone is a draw of its own: a norm over it gives a constant, and nothing can be out of order."""
-    return max(3, inside // 8) if inside > 5 else 2 if inside > 3 else 1
+    return max(3, inside // 32) if inside > 5 else 2 if inside > 3 else 1
 
 
 def _choose(inside: int, size: int, generator: torch.Generator) -> Tensor:

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 from torch import nn
 
+from lightning_channels._modules import named_modules_of
 from lightning_channels.dynamic_ops.factory import plain_class
 from lightning_channels.units import MutableChannelUnit
 
@@ -23,7 +24,7 @@ class Kinds:
     """
 
     def __init__(self, model: nn.Module, units: Iterable[MutableChannelUnit]) -> None:
-        classes = {name: plain_class(module) for name, module in model.named_modules()}
+        classes = {name: plain_class(module) for name, module in named_modules_of(model)}
         self._kinds = {id(unit): _kind(unit, classes) for unit in units}
 
     def of(self, units: Iterable[MutableChannelUnit]) -> set[Kind]:

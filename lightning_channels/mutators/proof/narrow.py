@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 
+from lightning_channels._modules import named_modules_of
 from lightning_channels.tracing.chance import without_chance
 from lightning_channels.tracing.preserving import seeded
 from lightning_channels.tracing.recorder import tensors_in
@@ -63,18 +64,19 @@ class Outcome:
 
 
 @torch.no_grad()
-def run_model(model: nn.Module, inputs: ExampleInputs, random: bool = False) -> Outcome:
+def run_model(model: nn.Module, inputs: ExampleInputs, random: bool = False, watch: bool = True) -> Outcome:
     """Call a model, which may fail.
 
     Args:
         model: In the mode that it is to run in.
         inputs: It may write into them.
         random: Whether it draws random numbers, out of which chance is to be taken.
+        watch: Whether to note what each module returns, and which one failed.
     """
     outcome = Outcome()
     failed: list[tuple[BaseException, str]] = []
     try:
-        with seeded(), without_chance(random), _following(model, outcome.calls, failed):
+        with seeded(), without_chance(random), _following(model, outcome.calls, failed) if watch else nullcontext():
             outcome.outputs = list(tensors_in(call(model, inputs)))
     except Exception as error:
         module = next((name for known, name in failed if known is error), "")
@@ -86,7 +88,7 @@ def run_model(model: nn.Module, inputs: ExampleInputs, random: bool = False) -> 
 @contextmanager
 def _following(model: nn.Module, calls: list[Observed], failed: list[tuple[BaseException, str]]) -> Iterator[None]:
     """Note each module call that ends, and with each exception the innermost module that it left."""
-    names = {module: name for name, module in model.named_modules()}
+    names = {module: name for name, module in named_modules_of(model)}
     stack = [""]
     outside = sys.exc_info()[1]  # whoever calls us may be handling an exception of his own
 

@@ -134,7 +134,7 @@ class _Passing:
     def _checks(self, units: list[MutableChannelUnit]) -> Iterator[tuple[Draw, str, Trial]]:
         """What is still to be checked; the runs of one draw share what they computed."""
         for number, draw in enumerate(self._draws):
-            trial = Trial(self._setting, units, draw)
+            trial = Trial(self._setting, units, draw, watch=number > 0)
             for check in CHECKS:
                 if number > 0 and check in ("zeroed", "exported"):
                     continue  # once is enough for what doesn't depend on how the channels were chosen

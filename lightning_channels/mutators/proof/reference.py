@@ -42,7 +42,7 @@ class Reference:
         places: dict[str, list[tuple[int, Tensor]]] = {}
         for ref, name in walk.program.leaves.items():
             for labels in walk.leaf_maps[ref]:
-                mask = zero[labels.reshape(-1).long()]
+                mask = walk.labels.of(zero, labels)
                 if bool(mask.any()):
                     places.setdefault(name, []).append((varying(labels)[0], mask))
         return Zeroed(values, places)

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lightning_channels._modules import named_tensors_of
 from lightning_channels.mutables import batch_update
 from lightning_channels.mutators.proof.blame import Sections
 from lightning_channels.mutators.proof.compare import Tolerance
@@ -15,6 +16,7 @@ from lightning_channels.mutators.proof.narrow import Outcome, run_model
 from lightning_channels.mutators.proof.reference import Reference
 from lightning_channels.mutators.proof.values import Values
 from lightning_channels.tracing import ModuleGraph
+from lightning_channels.tracing.preserving import switch_mode
 from lightning_channels.tracing.program import Program
 from lightning_channels.tracing.recorder import tensors_in
 from lightning_channels.tracing.replay import Replay
@@ -41,6 +43,8 @@ class Setting:
         eval: Eval mode's program.
         train: Train mode's program, where the model runs on its example in train mode.
         train_alike: Whether train mode runs the operators of eval mode and no others, as models without batch norm do.
+        outputs_tell: Whether the model returns floating numbers that its channels decide about, as it is in eval mode;
+            a detector that finds nothing doesn't.
         runs: Number of forward passes so far.
     """
 
@@ -56,6 +60,7 @@ class Setting:
         self.eval = Sections(graph, graph.walk)
         self.train = None if graph.walk.training is None else Sections(graph, graph.walk.training)
         self.train_alike = graph.training is not None and _alike(graph.program, graph.training)
+        self.outputs_tell = _tell(graph.program)
         self.runs = 0
         self._train_random = graph.training is not None and graph.training.random
         self._inputs = check_inputs(inputs)
@@ -64,30 +69,40 @@ class Setting:
         """Example inputs that a run may write into."""
         return _differing(self._inputs, doubled(self._inputs)) if train else check_inputs(self._inputs)
 
-    def run(self, model: nn.Module, train: bool = False, single: bool = False) -> Outcome:
+    def run(self, model: nn.Module, train: bool = False, single: bool = False, watch: bool = True) -> Outcome:
         """Call the model, or an exported one.
 
         Args:
             model: The one or the other.
             train: Whether in train mode.
             single: Whether with the example as it is, where train mode repeats it otherwise.
+            watch: Whether to note what each module returns.
         """
         self.runs += 1
         inputs = self.inputs(train and not single)
-        model.train()  # some models keep a cache for eval mode that only the switch to train mode clears
-        model.eval()
+        switch_mode(model, False)
         if not train:
-            return run_model(model, inputs, self.graph.program.random)
+            return run_model(model, inputs, self.graph.program.random, watch)
         with training(model):
-            outcome = run_model(model, inputs, self._train_random)
-            named = model.named_buffers()
-            outcome.buffers = {name: b.detach().clone() for name, b in named if b.is_floating_point()}
+            outcome = run_model(model, inputs, self._train_random, watch)
+            named = named_tensors_of(model)
+            outcome.buffers = {
+                name: tensor.detach().clone()
+                for name, tensor in named
+                if not isinstance(tensor, nn.Parameter) and tensor.is_floating_point()
+            }
         return outcome
 
-    def replay(self, units: list[MutableChannelUnit], kept: dict[int, Tensor], sections: Sections) -> Replay:
-        """The program without the channels that the units don't keep, ready to run."""
+    def replay(
+        self,
+        units: list[MutableChannelUnit],
+        kept: dict[int, Tensor],
+        sections: Sections,
+        twin: Replay | None = None,
+    ) -> Replay:
+        """The program without the channels that the units don't keep, ready to run; ``twin`` as for a replay."""
         self.runs += 1
-        return Replay(self.graph, self.dropped(units, kept), sections.program)
+        return Replay(self.graph, [] if twin is not None else self.dropped(units, kept), sections.program, twin)
 
     def is_comparable(self, unit: MutableChannelUnit) -> bool:
         """Whether zeros in the weights that read a unit's channels take these out of the full model."""
@@ -114,6 +129,15 @@ def widen(units: list[MutableChannelUnit]) -> None:
         for unit in units:
             unit.mutable_channel.keep(unit.num_channels)
 
+
+def _tell(program: Program) -> bool:
+    shapes = [program.shapes[ref] for ref in program.outputs]
+    chooses = any(op.func._schema.name in _CHOOSING for op in program.ops)
+    return any(shape.numel() > 1 for shape in shapes) and not chooses
+
+
+_CHOOSING = {"torchvision::nms", "aten::nonzero", "aten::topk", "aten::sort", "aten::argmax", "aten::unique2"}
+"""After these, what a model returns may have more to do with an order than with values."""
 
 # the same product takes another way for another size of the batch
 _PRODUCTS = {"bmm": ("mm",), "addmm": ("mm", "add"), "baddbmm": ("mm", "add")}

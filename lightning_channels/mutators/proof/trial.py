@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from functools import cached_property
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from lightning_channels.mutables import batch_update
 from lightning_channels.mutators.proof.blame import Failure, Sections, first_departure
@@ -35,13 +35,17 @@ class Trial:
         setting: The model.
         units: What is narrow.
         draw: Which channels they keep.
+        watch: Whether to compare what every module returns, and not only what the model does. That takes the memory of
+            all of it at once; a check that fails without is done again with it, to tell where it went wrong.
     """
 
-    def __init__(self, setting: Setting, units: list[MutableChannelUnit], draw: Draw) -> None:
+    def __init__(self, setting: Setting, units: list[MutableChannelUnit], draw: Draw, watch: bool = True) -> None:
+        self._watch = watch or not setting.outputs_tell
         self._setting = setting
         self._units = units
         self._draw = draw
         self._active = frozenset(setting.numbers[id(unit)] for unit in units)
+        self._eval_replay: Replay | None = None
 
     def check(self, name: str) -> Failure | None:
         """What is wrong, by one of the :data:`CHECKS`; ``None`` if nothing is."""
@@ -51,7 +55,11 @@ class Trial:
             "train": self._check_train,
             "exported": self._check_exported,
         }
-        return checks[name]()
+        failure = checks[name]()
+        if failure is None or self._watch:
+            return failure
+        again = Trial(self._setting, self._units, self._draw)
+        return again.check(name) or (again.check("zeroed") if name == "eval" else None) or failure
 
     # --- runs --------------------------------------------------------------------------------------------------------
 
@@ -68,21 +76,31 @@ class Trial:
 
     @cached_property
     def _eval(self) -> Outcome:
-        outcome: Outcome = self._narrow(lambda: self._setting.run(self._setting.model))
+        outcome: Outcome = self._narrow(lambda: self._run(self._setting.model))
         return outcome
 
     @cached_property
     def _train(self) -> Outcome:
         alike = self._setting.train_alike
-        outcome: Outcome = self._narrow(lambda: self._setting.run(self._setting.model, train=True, single=alike))
+        outcome: Outcome = self._narrow(lambda: self._run(self._setting.model, train=True, single=alike))
         return outcome
+
+    def _run(self, model: nn.Module, train: bool = False, single: bool = False) -> Outcome:
+        return self._setting.run(model, train, single, self._watch)
 
     def _replay(self, units: list[MutableChannelUnit], train: bool) -> tuple[Replay, list[Tensor]]:
         """A replay that has run, and its outputs."""
         setting = self._setting
         sections = self._sections(train)
-        replay = setting.replay(units, self._draw.kept, sections)
-        return replay, replay.run(setting.values, setting.tensors(train), sections.watch)
+        twin = self._eval_replay if train else None
+        replay = setting.replay(units, self._draw.kept, sections, twin)
+        if not train and units is self._units:
+            self._eval_replay = replay
+        return replay, replay.run(setting.values, setting.tensors(train), self._watched(train))
+
+    def _watched(self, train: bool) -> Collection[int]:
+        """References of what the modules return, where that is compared."""
+        return self._sections(train).watch if self._watch else ()
 
     @cached_property
     def _replayed(self) -> tuple[Replay, list[Tensor]]:
@@ -98,6 +116,8 @@ class Trial:
     def _check_eval(self) -> Failure | None:
         if self._eval.crash is not None:
             return self._crashed(self._eval, train=False, what=_NARROW)
+        if self._is_direct:
+            return self._compare(self._eval, [], self._run_zeroed(self._units)[1], False, _NARROW)
         try:
             replay, expected = self._replayed
         except UnsupportedReplayError as error:
@@ -113,7 +133,7 @@ class Trial:
             # the same operators on the same example: eval mode's results are train mode's
             if self._eval.crash is None and not self._departs(self._train, self._eval):
                 return None
-            outcome: Outcome = self._narrow(lambda: self._setting.run(self._setting.model, train=True))
+            outcome: Outcome = self._narrow(lambda: self._run(self._setting.model, train=True))
             if outcome.crash is not None:
                 return self._crashed(outcome, train=True, what=_NARROW)
         else:
@@ -127,20 +147,30 @@ class Trial:
     def _check_zeroed(self) -> Failure | None:
         setting = self._setting
         units = [unit for unit in self._units if setting.is_comparable(unit)]
-        if not units:
+        if not units or self._is_direct:
             return None
         try:
             replay, outputs = self._replayed if len(units) == len(self._units) else self._replay(units, train=False)
         except UnsupportedReplayError as error:
             return self._unsupported(error)
-        full = setting.replay([], {}, setting.eval)
-        zeroed = setting.reference.tensors(setting.values, setting.dropped(units, self._draw.kept))
-        expected = full.run(zeroed, setting.tensors(False), setting.eval.watch)
+        full, expected = self._run_zeroed(units)
         maps = setting.eval.walk.maps
         wanted = {ref: replay.sliced(value, maps.get(ref, ())) for ref, value in full.watched.items()}
         outcome = Outcome(outputs, setting.eval.observed(replay.watched))
         how = "computes something else than the full model with the dropped channels zeroed"
         return self._compare(outcome, setting.eval.observed(wanted), expected, False, _NARROW, how)
+
+    @cached_property
+    def _is_direct(self) -> bool:
+        """Whether the narrow model is compared with the zeroed one directly, which spares the replay between them."""
+        return not self._watch and all(self._setting.is_comparable(unit) for unit in self._units)
+
+    def _run_zeroed(self, units: list[MutableChannelUnit]) -> tuple[Replay, list[Tensor]]:
+        """The full program with zeros where weights read what the units drop, and its outputs."""
+        setting = self._setting
+        full = setting.replay([], {}, setting.eval)
+        zeroed = setting.reference.tensors(setting.values, setting.dropped(units, self._draw.kept))
+        return full, full.run(zeroed, setting.tensors(False), self._watched(False))
 
     def _check_exported(self) -> Failure | None:
         from lightning_channels.export.static import static_copy  # export is a layer below this one
@@ -154,7 +184,7 @@ class Trial:
                 if train and setting.train is None:
                     continue
                 twin = self._train if train else self._eval
-                outcome = setting.run(static, train, single=setting.train_alike)
+                outcome = self._run(static, train, single=setting.train_alike)
                 if outcome.crash is not None:
                     return self._crashed(outcome, train, _EXPORTED)
                 how = "computes something else than the narrow one"
@@ -171,7 +201,7 @@ class Trial:
         tolerance = self._setting.tolerance
         if tolerance.difference(outcome.outputs, twin.outputs) is not None:
             return True
-        return first_departure(outcome.calls, twin.calls, tolerance) is not None
+        return self._watch and first_departure(outcome.calls, twin.calls, tolerance) is not None
 
     def _compare(
         self,
@@ -183,7 +213,7 @@ class Trial:
         how: str = _ELSE,
     ) -> Failure | None:
         tolerance = self._setting.tolerance
-        ended = first_departure(outcome.calls, calls, tolerance)
+        ended = first_departure(outcome.calls, calls, tolerance) if self._watch else None
         difference = tolerance.difference(outcome.outputs, outputs)
         if ended is None and difference is None:
             return None

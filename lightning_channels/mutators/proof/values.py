@@ -8,6 +8,8 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from lightning_channels._modules import named_tensors_of
+
 __all__ = ["Values", "Zeroed"]
 
 
@@ -21,7 +23,7 @@ class Values(Mapping[str, Tensor]):
     """
 
     def __init__(self, model: nn.Module) -> None:
-        self._own: dict[str, Tensor] = dict([*model.named_parameters(), *model.named_buffers()])
+        self._own: dict[str, Tensor] = dict(named_tensors_of(model))
         self._random = _randomised(self._own)
 
     def __getitem__(self, name: str) -> Tensor:

@@ -1,0 +1,53 @@
+"""A model's modules and tensors as lists: the same as PyTorch's generators give, many times faster on deep models."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+__all__ = ["modules_of", "named_modules_of", "named_tensors_of"]
+
+
+def named_modules_of(model: nn.Module) -> list[tuple[str, nn.Module]]:
+    """``list(model.named_modules())``."""
+    found: list[tuple[str, nn.Module]] = []
+    seen: set[int] = set()
+    waiting = [("", model)]
+    while waiting:
+        name, module = waiting.pop()
+        if id(module) in seen:
+            continue
+        seen.add(id(module))
+        found.append((name, module))
+        inside = f"{name}." if name else ""
+        children = [(f"{inside}{key}", child) for key, child in module._modules.items() if child is not None]
+        waiting += reversed(children)
+    return found
+
+
+def modules_of(model: nn.Module) -> list[nn.Module]:
+    """``list(model.modules())``."""
+    found: list[nn.Module] = []
+    seen: set[int] = set()
+    waiting = [model]
+    while waiting:
+        module = waiting.pop()
+        if id(module) not in seen:
+            seen.add(id(module))
+            found.append(module)
+            if module._modules:
+                waiting += [child for child in reversed(module._modules.values()) if child is not None]
+    return found
+
+
+def named_tensors_of(model: nn.Module) -> list[tuple[str, Tensor]]:
+    """``[*model.named_parameters(), *model.named_buffers()]``: each tensor once, by its first name."""
+    modules = named_modules_of(model)
+    found: list[tuple[str, Tensor]] = []
+    for kind in ("_parameters", "_buffers"):
+        seen: set[int] = set()
+        for prefix, module in modules:
+            for key, tensor in getattr(module, kind).items():
+                if tensor is not None and id(tensor) not in seen:
+                    seen.add(id(tensor))
+                    found.append((f"{prefix}.{key}" if prefix else key, tensor))
+    return found
