@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -24,8 +25,12 @@ ExampleInputs = Tensor | tuple[Any, ...] | list[Any] | Mapping[str, Any]
 
 
 def call(model: nn.Module, inputs: ExampleInputs) -> Any:
-    """``model(x)``, ``model(*xs)`` or ``model(**xs)``, by the kind of ``inputs``; its modules keep their attributes."""
-    with keeping_attributes(model):
+    """``model(x)``, ``model(*xs)`` or ``model(**xs)``, by the kind of ``inputs``; its modules keep their attributes.
+
+    What it warns of is left for its real runs: that no gradients are recorded, say, is so for a trial alone.
+    """
+    with keeping_attributes(model), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
         if isinstance(inputs, Mapping):
             return model(**inputs)
         if isinstance(inputs, (tuple, list)):

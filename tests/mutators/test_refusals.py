@@ -199,8 +199,8 @@ def test_a_custom_op_is_listed_with_the_units_that_it_keeps() -> None:
     assert "front.2_(0, 8)_8 at full width" in str(mutator.report())
 
 
-@pytest.mark.filterwarnings("ignore:None of the inputs have requires_grad:UserWarning")  # nor have they when tracing
 @pytest.mark.parametrize("reentrant", [True, False])
+@pytest.mark.filterwarnings("error:None of the inputs:UserWarning")
 def test_checkpointing_narrows_like_anything_else(reentrant: bool) -> None:
     """The backward pass runs the block again, at the same width: its gradients are those of the exported twin."""
     case = Case(lambda: Checkpointed(reentrant), "")
