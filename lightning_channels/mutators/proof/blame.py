@@ -19,6 +19,12 @@ from lightning_channels.tracing.walk import Walk
 __all__ = ["Failure", "Sections", "first_departure"]
 
 
+_RANKING = {
+    "torchvision::nms", "aten::topk", "aten::sort", "aten::argsort", "aten::argmax", "aten::argmin", "aten::nonzero",
+    "aten::masked_select", "aten::_unique2",
+}  # fmt: skip
+
+
 @dataclass(frozen=True, slots=True)
 class Failure:
     """Why units can't be narrow together.
@@ -69,6 +75,35 @@ class Sections:
         made = {out.id for op in self.program.ops for out in op.outputs if out is not None}
         made -= walk.written  # what is written to later has no one value
         self.watch = {ref for call in self.program.calls for ref in call.outputs if ref in made}
+
+    @cached_property
+    def ranked(self) -> frozenset[int]:
+        """References of what values that were put in an order decide about."""
+        found: set[int] = set()
+        derived = set(self.program.leaves)  # an order of the inputs alone is always the same
+        for op in self.program.ops:
+            inputs = {ref.id for ref in op.inputs()}
+            if inputs.isdisjoint(derived):
+                continue
+            outputs = [out.id for out in op.outputs if out is not None]
+            derived.update(outputs)
+            if op.func._schema.name in _RANKING or not inputs.isdisjoint(found):
+                found.update(outputs)
+        return frozenset(found)
+
+    def unchecked(self, op: Op, active: frozenset[int], error: str) -> Failure | None:
+        """The failure of units that can't be checked, since the replay ends at an operator; ``None`` if none is there.
+
+        Args:
+            op: It reads what was chosen by values, of which there may be more or fewer when the model is narrow.
+            active: Numbers of the groups that are narrow.
+            error: Why the replay ends.
+        """
+        start = next(number for number, own in enumerate(self.program.ops) if own is op)
+        places = self._owners(self.program.ops[start:])
+        if places.isdisjoint(active):
+            return None
+        return Failure(f"{error}, so what comes after it cannot be checked", places, ("", str(id(op))))
 
     def observed(self, values: dict[int, Tensor]) -> list[Observed]:
         """The values of references, module call by module call."""

@@ -15,6 +15,7 @@ __all__ = ["Draw", "make_draws"]
 _TRIES = 8
 _MOST, _SPREAD = 0.2, 24
 """Random numbers of channels are below this share, but from a range of at least so many."""
+_WIDE = 0.95
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -36,12 +37,17 @@ class Draw:
         unit.keep(torch.cat([kept + tile * inside for tile in range(unit.groups)]))
 
 
-def make_draws(units: Iterable[MutableChannelUnit]) -> list[Draw]:
+def make_draws(units: Iterable[MutableChannelUnit], wide: bool = False) -> list[Draw]:
     """Random channels, a random number of the first ones, and the first alone.
 
     Random numbers are small more often than not, which makes the proof cheap (most of all those of the draw that most
     is done with), and they are as different from each other as can be: where sizes agree by chance, sizes that were
     mixed up go unnoticed. For the same reason none is a half.
+
+    Args:
+        units: What is drawn for.
+        wide: Whether the first draw keeps more than half: of a model that ranks its results, since with few channels
+            scores lie so close together that rounding decides about their order.
     """
     generator = torch.Generator("cpu").manual_seed(0)
     any_, first, smallest = Draw("random channels", {}), Draw("the first channels", {}), Draw("one channel", {})
@@ -49,19 +55,19 @@ def make_draws(units: Iterable[MutableChannelUnit]) -> list[Draw]:
     for unit in units:
         inside = unit.num_channels // unit.groups
         smallest.kept[id(unit)] = torch.tensor([0])
-        first.kept[id(unit)] = torch.arange(_size(inside, taken, generator))
-        any_.kept[id(unit)] = _choose(inside, _size(inside, taken, generator), generator)
+        first.kept[id(unit)] = torch.arange(_size(inside, False, taken, generator))
+        any_.kept[id(unit)] = _choose(inside, _size(inside, wide, taken, generator), generator)
     return [any_, first, smallest]
 
 
-def _size(inside: int, taken: set[int], generator: torch.Generator) -> int:
+def _size(inside: int, wide: bool, taken: set[int], generator: torch.Generator) -> int:
     """A number of channels, if possible one that no unit has yet."""
-    low = _least(inside)
-    high = min(inside, max(low + _SPREAD, inside * _MOST))
+    low = inside // 2 + 1 if wide and inside > 2 else _least(inside)
+    high = inside * _WIDE if wide else min(inside, max(low + _SPREAD, inside * _MOST))
     sizes = []
     for _ in range(_TRIES):
         part = float(torch.rand((), generator=generator, device="cpu")) ** 3
-        size = low + int(part * (high - low))
+        size = low + int(part * max(0.0, high - low))
         if 2 * size == inside and inside > 3:
             size += 1
         if size not in taken:

@@ -64,7 +64,7 @@ class Proof:
         widen(units)  # units that aren't tried are at full width, wherever their type lets them start
         with evaluating(model):
             setting = Setting(self._graph, self._all, self._inputs, model)
-            passing = _Passing(setting, make_draws(units), Kinds(model, units))
+            passing = _Passing(setting, make_draws(units, wide=setting.ranks), Kinds(model, units))
             accepted = passing.together(units)
             while self._full and (left := passing.apart(accepted)) != accepted:
                 accepted = passing.together(left)

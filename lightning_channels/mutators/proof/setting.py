@@ -43,8 +43,8 @@ class Setting:
         eval: Eval mode's program.
         train: Train mode's program, where the model runs on its example in train mode.
         train_alike: Whether train mode runs the operators of eval mode and no others, as models without batch norm do.
-        outputs_tell: Whether the model returns floating numbers that its channels decide about, as it is in eval mode;
-            a detector that finds nothing doesn't.
+        ranks: Whether the model puts values in an order and chooses some, as detectors do.
+        outputs_tell: Whether what the model returns depends on its channels as they are; not so where it ranks.
         runs: Number of forward passes so far.
     """
 
@@ -60,7 +60,9 @@ class Setting:
         self.eval = Sections(graph, graph.walk)
         self.train = None if graph.walk.training is None else Sections(graph, graph.walk.training)
         self.train_alike = graph.training is not None and _alike(graph.program, graph.training)
-        self.outputs_tell = _tell(graph.program)
+        self.ranks = bool(self.eval.ranked)
+        shapes = (graph.program.shapes[ref] for ref in graph.program.outputs)
+        self.outputs_tell = not self.ranks and any(shape.numel() > 1 for shape in shapes)
         self.runs = 0
         self._train_random = graph.training is not None and graph.training.random
         self._inputs = check_inputs(inputs)
@@ -129,15 +131,6 @@ def widen(units: list[MutableChannelUnit]) -> None:
         for unit in units:
             unit.mutable_channel.keep(unit.num_channels)
 
-
-def _tell(program: Program) -> bool:
-    shapes = [program.shapes[ref] for ref in program.outputs]
-    chooses = any(op.func._schema.name in _CHOOSING for op in program.ops)
-    return any(shape.numel() > 1 for shape in shapes) and not chooses
-
-
-_CHOOSING = {"torchvision::nms", "aten::nonzero", "aten::topk", "aten::sort", "aten::argmax", "aten::unique2"}
-"""After these, what a model returns may have more to do with an order than with values."""
 
 # the same product takes another way for another size of the batch
 _PRODUCTS = {"bmm": ("mm",), "addmm": ("mm", "add"), "baddbmm": ("mm", "add")}

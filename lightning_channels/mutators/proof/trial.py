@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
 from functools import cached_property
+from itertools import compress
 from typing import Any
 
 from torch import Tensor, nn
@@ -24,6 +26,15 @@ CHECKS = ("eval", "zeroed", "train", "exported")
 
 _NARROW, _EXPORTED = "narrow", "exported"
 _ELSE = "computes something else than its operators do"
+
+
+@dataclass(frozen=True, slots=True)
+class _Replayed:
+    """A replay that has run, and what it gave; where it depends on how many values were chosen, why it stopped."""
+
+    replay: Replay
+    outputs: list[Tensor]
+    stopped: UnsupportedReplayError | None = None
 
 
 class Trial:
@@ -88,22 +99,34 @@ class Trial:
     def _run(self, model: nn.Module, train: bool = False, single: bool = False) -> Outcome:
         return self._setting.run(model, train, single, self._watch)
 
-    def _replay(self, units: list[MutableChannelUnit], train: bool) -> tuple[Replay, list[Tensor]]:
-        """A replay that has run, and its outputs."""
+    def _replay(self, units: list[MutableChannelUnit], train: bool) -> _Replayed:
+        """A replay that has run.
+
+        Raises:
+            UnsupportedReplayError: If it can't, and not for the reason that it depends on how many values were chosen.
+        """
         setting = self._setting
         sections = self._sections(train)
         twin = self._eval_replay if train else None
         replay = setting.replay(units, self._draw.kept, sections, twin)
         if not train and units is self._units:
             self._eval_replay = replay
-        return replay, replay.run(setting.values, setting.tensors(train), self._watched(train))
+        return self._play(replay, setting.values, train)
+
+    def _play(self, replay: Replay, tensors: Mapping[str, Tensor], train: bool) -> _Replayed:
+        try:
+            return _Replayed(replay, replay.run(tensors, self._setting.tensors(train), self._watched(train)))
+        except UnsupportedReplayError as error:
+            if error.op is None or self._sections(train).ranked.isdisjoint(ref.id for ref in error.op.inputs()):
+                raise
+            return _Replayed(replay, [], error)
 
     def _watched(self, train: bool) -> Collection[int]:
         """References of what the modules return, where that is compared."""
         return self._sections(train).watch if self._watch else ()
 
     @cached_property
-    def _replayed(self) -> tuple[Replay, list[Tensor]]:
+    def _replayed(self) -> _Replayed:
         return self._replay(self._units, train=False)
 
     def _sections(self, train: bool) -> Sections:
@@ -117,12 +140,11 @@ class Trial:
         if self._eval.crash is not None:
             return self._crashed(self._eval, train=False, what=_NARROW)
         if self._is_direct:
-            return self._compare(self._eval, [], self._run_zeroed(self._units)[1], False, _NARROW)
+            return self._compare(self._eval, [], self._run_zeroed(self._units).outputs, False, _NARROW)
         try:
-            replay, expected = self._replayed
+            return self._compare_replayed(self._eval, self._replayed, train=False)
         except UnsupportedReplayError as error:
             return self._unsupported(error)
-        return self._compare(self._eval, self._setting.eval.observed(replay.watched), expected, False, _NARROW)
 
     def _check_train(self) -> Failure | None:
         if self._setting.train is None:
@@ -139,10 +161,9 @@ class Trial:
         else:
             outcome = self._train
         try:
-            replay, expected = self._replay(self._units, train=True)
+            return self._compare_replayed(outcome, self._replay(self._units, train=True), train=True)
         except UnsupportedReplayError as error:
             return self._unsupported(error)
-        return self._compare(outcome, self._setting.train.observed(replay.watched), expected, True, _NARROW)
 
     def _check_zeroed(self) -> Failure | None:
         setting = self._setting
@@ -150,13 +171,20 @@ class Trial:
         if not units or self._is_direct:
             return None
         try:
-            replay, outputs = self._replayed if len(units) == len(self._units) else self._replay(units, train=False)
+            replayed = self._replayed if len(units) == len(self._units) else self._replay(units, train=False)
         except UnsupportedReplayError as error:
             return self._unsupported(error)
-        full, expected = self._run_zeroed(units)
-        maps = setting.eval.walk.maps
-        wanted = {ref: replay.sliced(value, maps.get(ref, ())) for ref, value in full.watched.items()}
-        outcome = Outcome(outputs, setting.eval.observed(replay.watched))
+        zeroed = self._run_zeroed(units)
+        # sums over zeros are rounded in other ways, and that may change an order
+        replay, maps, ranked = replayed.replay, setting.eval.walk.maps, setting.eval.ranked
+        values = zeroed.replay.watched
+        wanted = {ref: replay.sliced(values[ref], maps.get(ref, ())) for ref in values.keys() - ranked}
+        own = {ref: replay.watched[ref] for ref in replay.watched.keys() - ranked}
+        firm = [ref not in ranked for ref in setting.eval.program.outputs]
+        expected, outputs = list(compress(zeroed.outputs, firm)), list(compress(replayed.outputs, firm))
+        if zeroed.stopped or replayed.stopped:
+            expected, outputs = [], []
+        outcome = Outcome(outputs, setting.eval.observed(own))
         how = "computes something else than the full model with the dropped channels zeroed"
         return self._compare(outcome, setting.eval.observed(wanted), expected, False, _NARROW, how)
 
@@ -165,12 +193,12 @@ class Trial:
         """Whether the narrow model is compared with the zeroed one directly, which spares the replay between them."""
         return not self._watch and all(self._setting.is_comparable(unit) for unit in self._units)
 
-    def _run_zeroed(self, units: list[MutableChannelUnit]) -> tuple[Replay, list[Tensor]]:
-        """The full program with zeros where weights read what the units drop, and its outputs."""
+    def _run_zeroed(self, units: list[MutableChannelUnit]) -> _Replayed:
+        """The full program with zeros where weights read what the units drop."""
         setting = self._setting
         full = setting.replay([], {}, setting.eval)
         zeroed = setting.reference.tensors(setting.values, setting.dropped(units, self._draw.kept))
-        return full, full.run(zeroed, setting.tensors(False), self._watched(False))
+        return self._play(full, zeroed, train=False)
 
     def _check_exported(self) -> Failure | None:
         from lightning_channels.export.static import static_copy  # export is a layer below this one
@@ -202,6 +230,14 @@ class Trial:
         if tolerance.difference(outcome.outputs, twin.outputs) is not None:
             return True
         return self._watch and first_departure(outcome.calls, twin.calls, tolerance) is not None
+
+    def _compare_replayed(self, outcome: Outcome, replayed: _Replayed, train: bool) -> Failure | None:
+        calls, stopped = self._sections(train).observed(replayed.replay.watched), replayed.stopped
+        if stopped is None or stopped.op is None:
+            return self._compare(outcome, calls, replayed.outputs, train, _NARROW)
+        before = Outcome([], outcome.calls)
+        failure = self._compare(before, calls, [], train, _NARROW)
+        return failure or self._sections(train).unchecked(stopped.op, self._active, str(stopped))
 
     def _compare(
         self,
