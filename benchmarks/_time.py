@@ -13,19 +13,24 @@ from typing import Any
 __all__ = ["STEPS"]
 
 STEPS = ("traced", "prepared", "memory", "torch-pruning", "modelopt")
-"""Ours without the proof, ours with it, what memory that takes, and the peers."""
+"""Our tracing and solving, our whole preparation with its proof, what memory that takes, and the peers."""
 
 
-def _ours(verify: bool) -> Callable[[Any, Any], Callable[[], Any]]:
-    def make(model: Any, inputs: Any) -> Callable[[], Any]:
-        from benchmarks import _ours
-        from lightning_channels import ChannelMutator
+def _tracing(model: Any, inputs: Any) -> Callable[[], Any]:
+    from benchmarks import _ours
+    from lightning_channels import ForwardTracer
 
-        _ours.warm_up()
-        mutator = ChannelMutator()
-        return lambda: mutator.prepare_from_supernet(model, inputs, verify=verify)
+    _ours.warm_up()
+    return lambda: ForwardTracer().trace(model, inputs)
 
-    return make
+
+def _ours(model: Any, inputs: Any) -> Callable[[], Any]:
+    from benchmarks import _ours
+    from lightning_channels import ChannelMutator
+
+    _ours.warm_up()
+    mutator = ChannelMutator()
+    return lambda: mutator.prepare_from_supernet(model, inputs)
 
 
 def _torch_pruning(model: Any, inputs: Any) -> Callable[[], Any]:
@@ -44,9 +49,9 @@ def _modelopt(model: Any, inputs: Any) -> Callable[[], Any]:
 
 
 _WORK = {
-    "traced": _ours(verify=False),
-    "prepared": _ours(verify=True),
-    "memory": _ours(verify=True),
+    "traced": _tracing,
+    "prepared": _ours,
+    "memory": _ours,
     "torch-pruning": _torch_pruning,
     "modelopt": _modelopt,
 }

@@ -1,7 +1,7 @@
 """How long it takes to prepare a model, as ratios to Torch-Pruning and NVIDIA ModelOpt in one run.
 
 Every single measurement has a process of its own, and the tools take turns, so that what else the machine does hits all
-alike. Compared are: our tracing and solving without the proof; our whole preparation, which runs the model narrow as
+alike. Compared are: our tracing and solving; our whole preparation, which makes the modules dynamic and proves them as
 well; building the graph and constructing the pruner in Torch-Pruning; converting the model in ModelOpt. Medians go to
 RESULTS.md, between the markers of their section. The peers are installed into environments of their own.
 
@@ -178,8 +178,9 @@ _HEAD = ("model", "forward", "traced", "prepared", "Torch-Pruning", "ModelOpt")
 _RATIOS = ("traced / TP", "prepared / TP", "ModelOpt / TP", "memory")
 
 _INTRODUCTION = """\
-Seconds ({clock}) are medians of {repeat} interleaved processes on one input image. *Traced*: units found, without the
-proof. *Prepared*: with the default proof. *Torch-Pruning* (TP): graph and pruner. *ModelOpt*: conversion into its
+Seconds ({clock}) are medians of {repeat} interleaved processes on one input image. *Traced*: traced and solved, so
+that the units are known. *Prepared*: all of it, with the default proof. *Torch-Pruning* (TP): graph and pruner.
+*ModelOpt*: conversion into its
 search space. *Memory*: model and peak of the preparation over model and peak of one forward pass without gradients."""
 
 _TITLES = {"peers": "Against the peers", "depth": "Growth with depth", "width": "Growth with width"}

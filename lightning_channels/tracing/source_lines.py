@@ -9,7 +9,7 @@ from types import FrameType
 
 import torch
 
-__all__ = ["calling_line", "line_of"]
+__all__ = ["calling_line", "line_in", "line_of"]
 
 _OURS = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
 _RECORDER = os.path.join("tracing", "recorder.py")  # stands between the user's code and PyTorch's
@@ -31,8 +31,9 @@ def calling_line() -> str:
     while frame is not None and _shown(frame) == "":  # from our own frames …
         frame = frame.f_back
     while frame is not None:
-        shown = _shown(frame)
-        if shown is not None and not frame.f_code.co_filename.endswith(_RECORDER):  # … to our own
+        name = frame.f_code.co_filename
+        shown = _SHOWN[name] if name in _SHOWN else _shown(frame)
+        if shown is not None and not name.endswith(_RECORDER):  # … to our own
             return shown and f"{shown}:{frame.f_lineno}"
         frame = frame.f_back
     return ""
@@ -44,8 +45,17 @@ def line_of(frame: FrameType, number: int) -> str:
     return f"{shown}:{number}" if shown else ""
 
 
+def line_in(name: str, number: int) -> str | None:
+    """File and line of code that ran; empty if it is our own, ``None`` if it is PyTorch's or the standard library's."""
+    shown = _shown_name(name)
+    return shown and f"{shown}:{number}"
+
+
 def _shown(frame: FrameType) -> str | None:
-    name = frame.f_code.co_filename
+    return _shown_name(frame.f_code.co_filename)
+
+
+def _shown_name(name: str) -> str | None:
     if name not in _SHOWN:
         _SHOWN[name] = None if name.startswith("<") else _of_path(os.path.abspath(name))
     return _SHOWN[name]

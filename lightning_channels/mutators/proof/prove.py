@@ -134,10 +134,13 @@ class _Passing:
     def _checks(self, units: list[MutableChannelUnit]) -> Iterator[tuple[Draw, str, Trial]]:
         """What is still to be checked; the runs of one draw share what they computed."""
         for number, draw in enumerate(self._draws):
-            trial = Trial(self._setting, units, draw, watch=number > 0)
+            # every module is looked at where all is as small as can be
+            trial = Trial(self._setting, units, draw, watch=number == len(self._draws) - 1, direct=number == 0)
             for check in CHECKS:
                 if number > 0 and check in ("zeroed", "exported"):
                     continue  # once is enough for what doesn't depend on how the channels were chosen
+                if number > 0 and check == "train" and self._setting.train_alike:
+                    continue  # nor does what train mode computes, where it runs the very operators of eval mode
                 if (draw.name, check, _ids(units)) not in self._passed:
                     yield draw, check, trial
 

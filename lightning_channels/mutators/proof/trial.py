@@ -48,10 +48,15 @@ class Trial:
         draw: Which channels they keep.
         watch: Whether to compare what every module returns, and not only what the model does. That takes the memory of
             all of it at once; a check that fails without is done again with it, to tell where it went wrong.
+        direct: Whether, where it isn't watched, the narrow model may be compared with the zeroed one directly, which
+            spares the replay between them.
     """
 
-    def __init__(self, setting: Setting, units: list[MutableChannelUnit], draw: Draw, watch: bool = True) -> None:
+    def __init__(
+        self, setting: Setting, units: list[MutableChannelUnit], draw: Draw, watch: bool = True, direct: bool = False
+    ) -> None:
         self._watch = watch or not setting.outputs_tell
+        self._is_direct = direct and not self._watch and all(setting.is_comparable(unit) for unit in units)
         self._setting = setting
         self._units = units
         self._draw = draw
@@ -187,11 +192,6 @@ class Trial:
         outcome = Outcome(outputs, setting.eval.observed(own))
         how = "computes something else than the full model with the dropped channels zeroed"
         return self._compare(outcome, setting.eval.observed(wanted), expected, False, _NARROW, how)
-
-    @cached_property
-    def _is_direct(self) -> bool:
-        """Whether the narrow model is compared with the zeroed one directly, which spares the replay between them."""
-        return not self._watch and all(self._setting.is_comparable(unit) for unit in self._units)
 
     def _run_zeroed(self, units: list[MutableChannelUnit]) -> _Replayed:
         """The full program with zeros where weights read what the units drop."""
