@@ -90,9 +90,9 @@ def _memory(model: Any, inputs: Any, work: Callable[[], Any]) -> dict[str, Any]:
 
     from benchmarks._memory import peak_of
 
-    def forward() -> None:
-        with torch.no_grad():
-            model(inputs)
+    def forward() -> Any:
+        with torch.enable_grad():  # so that all activations are there at once
+            return model(inputs)
 
     _, activations = peak_of(forward)
     _, extra = peak_of(work)

@@ -131,13 +131,20 @@ class Replay:
     # --- running -----------------------------------------------------------------------------------------------------
 
     @torch.no_grad()
-    def run(self, tensors: Mapping[str, Tensor], inputs: Sequence[Tensor], watch: Collection[int] = ()) -> list[Tensor]:
+    def run(
+        self,
+        tensors: Mapping[str, Tensor],
+        inputs: Sequence[Tensor],
+        watch: Collection[int] = (),
+        see: Callable[[int, Tensor], None] | None = None,
+    ) -> list[Tensor]:
         """Run the program. Neither the parameters and buffers nor the inputs are written to.
 
         Args:
             tensors: Full parameters and buffers by name.
             inputs: The model's input tensors, in order.
             watch: References whose values go to :attr:`watched`, as they are right after they were computed.
+            see: Gets these values instead, one by one, so that they needn't be held all at once.
 
         Returns:
             The tensors that the model returns.
@@ -162,9 +169,18 @@ class Replay:
             return narrow.clone() if narrow is full and ref in self._written else narrow
 
         with without_chance(program.random):
-            return self._run(values, source, watch)
+            return self._run(values, source, watch, self._keep if see is None else see)
 
-    def _run(self, values: dict[int, Tensor], source: Callable[[int], Tensor], watch: Collection[int]) -> list[Tensor]:
+    def _keep(self, ref: int, value: Tensor) -> None:
+        self.watched[ref] = value.clone() if ref in self._written else value
+
+    def _run(
+        self,
+        values: dict[int, Tensor],
+        source: Callable[[int], Tensor],
+        watch: Collection[int],
+        see: Callable[[int, Tensor], None],
+    ) -> list[Tensor]:
         for op, used, dying, unread in self.walk.steps:
             for ref in used:
                 if ref not in values:
@@ -174,7 +190,7 @@ class Replay:
                 if made is None:
                     continue
                 if made.id in watch:
-                    self.watched[made.id] = out.clone() if made.id in self._written else out
+                    see(made.id, out)
                 if made.id not in unread:
                     values[made.id] = out
             for ref in dying:

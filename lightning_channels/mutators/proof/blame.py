@@ -55,6 +55,39 @@ def first_departure(calls: Sequence[Observed], expected: Sequence[Observed], tol
     return None if len(calls) == len(expected) else min(len(calls), len(expected))
 
 
+class Comparison:
+    """Compares what the modules of a model returned with what a replay computes, value by value as it comes.
+
+    Args:
+        calls: The module calls of the model, in the order in which they ended.
+        sections: Of the program that is replayed.
+        tolerance: How exact the values are.
+
+    Attributes:
+        ended: Number of the first call that returned something else, or was another one; ``None`` if none so far.
+    """
+
+    def __init__(self, calls: Sequence[Observed], sections: Sections, tolerance: Tolerance) -> None:
+        expected = sections.program.calls
+        self._tolerance = tolerance
+        self._values: dict[int, list[tuple[int, Tensor]]] = {}
+        self.ended: int | None = None if len(calls) == len(expected) else min(len(calls), len(expected))
+        for number, (call, want) in enumerate(zip(calls, expected, strict=False)):
+            if call.module != want.module or len(call.values) != len(want.outputs):
+                self.ended = number
+                break
+            for value, ref in zip(call.values, want.outputs, strict=True):
+                known = self._values.setdefault(ref, [])
+                if value is not None and not any(value is own for _, own in known):  # a container's is its last one's
+                    known.append((number, value))
+
+    def see(self, ref: int, value: Tensor) -> None:
+        """Compare a value of the replay."""
+        for number, own in self._values.get(ref, ()):
+            if (self.ended is None or number < self.ended) and self._tolerance.departs(own, value):
+                self.ended = number
+
+
 class Sections:
     """A program as the stretches of operators between the ends of its module calls.
 
@@ -104,10 +137,6 @@ class Sections:
         if places.isdisjoint(active):
             return None
         return Failure(f"{error}, so what comes after it cannot be checked", places, ("", str(id(op))))
-
-    def observed(self, values: dict[int, Tensor]) -> list[Observed]:
-        """The values of references, module call by module call."""
-        return [Observed(call.module, [values.get(ref) for ref in call.outputs]) for call in self.program.calls]
 
     def crash(self, crash: Crash, ended: int, what: str) -> Failure:
         """The failure of a model that raised an exception after so many of its module calls had ended."""

@@ -77,15 +77,18 @@ def _most(inside: int, number: int) -> int:
 def _choose(inside: int, size: int, generator: torch.Generator) -> Tensor:
     """Random channels, of both halves, but not as many of the one as of the other.
 
-    The last is always among them and the first never, so that code that cuts at any fixed number cuts elsewhere.
+    The second and the last are always among them, and the first never: code that cuts at any fixed number then cuts
+    elsewhere than it should, and puts what it cut together in another order.
     """
-    order = (torch.randperm(max(0, inside - 2), generator=generator, device="cpu") + 1).tolist()
-    chosen, rest = order[: size - 1], order[size - 1 :]
+    if size < 2 or inside < 4:
+        return torch.arange(inside - size, inside)
+    order = (torch.randperm(inside - 3, generator=generator, device="cpu") + 2).tolist()
+    chosen, rest = order[: size - 2], order[size - 2 :]
     half = inside // 2
-    low = sum(channel < half for channel in chosen)
-    if size > 2 and (low == 0 or 2 * low == size):
-        leaving = next((k for k, channel in enumerate(chosen) if (channel < half) == (low > 0)), None)
-        coming = next((k for k, channel in enumerate(rest) if (channel < half) != (low > 0)), None)
+    low = 1 + sum(channel < half for channel in chosen)
+    if size > 2 and 2 * low == size:
+        leaving = next((k for k, channel in enumerate(chosen) if channel < half), None)
+        coming = next((k for k, channel in enumerate(rest) if channel >= half), None)
         if leaving is not None and coming is not None:
             chosen[leaving] = rest[coming]
-    return torch.tensor(sorted([*chosen, inside - 1]))
+    return torch.tensor(sorted([1, *chosen, inside - 1]))

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from functools import cached_property
 from itertools import compress
 from typing import Any
@@ -11,9 +10,9 @@ from typing import Any
 from torch import Tensor, nn
 
 from lightning_channels.mutables import batch_update
-from lightning_channels.mutators.proof.blame import Failure, Sections, first_departure
+from lightning_channels.mutators.proof.blame import Comparison, Failure, Sections, first_departure
 from lightning_channels.mutators.proof.draws import Draw
-from lightning_channels.mutators.proof.narrow import Observed, Outcome
+from lightning_channels.mutators.proof.narrow import Outcome
 from lightning_channels.mutators.proof.setting import Setting, widen
 from lightning_channels.tracing.program import Ref
 from lightning_channels.tracing.replay import Replay, UnsupportedReplayError
@@ -26,15 +25,6 @@ CHECKS = ("eval", "zeroed", "train", "exported")
 
 _NARROW, _EXPORTED = "narrow", "exported"
 _ELSE = "computes something else than its operators do"
-
-
-@dataclass(frozen=True, slots=True)
-class _Replayed:
-    """A replay that has run, and what it gave; where it depends on how many values were chosen, why it stopped."""
-
-    replay: Replay
-    outputs: list[Tensor]
-    stopped: UnsupportedReplayError | None = None
 
 
 class Trial:
@@ -104,36 +94,6 @@ class Trial:
     def _run(self, model: nn.Module, train: bool = False, single: bool = False) -> Outcome:
         return self._setting.run(model, train, single, self._watch)
 
-    def _replay(self, units: list[MutableChannelUnit], train: bool) -> _Replayed:
-        """A replay that has run.
-
-        Raises:
-            UnsupportedReplayError: If it can't, and not for the reason that it depends on how many values were chosen.
-        """
-        setting = self._setting
-        sections = self._sections(train)
-        twin = self._eval_replay if train else None
-        replay = setting.replay(units, self._draw.kept, sections, twin)
-        if not train and units is self._units:
-            self._eval_replay = replay
-        return self._play(replay, setting.values, train)
-
-    def _play(self, replay: Replay, tensors: Mapping[str, Tensor], train: bool) -> _Replayed:
-        try:
-            return _Replayed(replay, replay.run(tensors, self._setting.tensors(train), self._watched(train)))
-        except UnsupportedReplayError as error:
-            if error.op is None or self._sections(train).ranked.isdisjoint(ref.id for ref in error.op.inputs()):
-                raise
-            return _Replayed(replay, [], error)
-
-    def _watched(self, train: bool) -> Collection[int]:
-        """References of what the modules return, where that is compared."""
-        return self._sections(train).watch if self._watch else ()
-
-    @cached_property
-    def _replayed(self) -> _Replayed:
-        return self._replay(self._units, train=False)
-
     def _sections(self, train: bool) -> Sections:
         sections = self._setting.train if train else self._setting.eval
         assert sections is not None
@@ -145,60 +105,36 @@ class Trial:
         if self._eval.crash is not None:
             return self._crashed(self._eval, train=False, what=_NARROW)
         if self._is_direct:
-            return self._compare(self._eval, [], self._run_zeroed(self._units).outputs, False, _NARROW)
-        try:
-            return self._compare_replayed(self._eval, self._replayed, train=False)
-        except UnsupportedReplayError as error:
-            return self._unsupported(error)
+            return self._compare_zeroed(self._eval, self._units)
+        setting = self._setting
+        self._eval_replay = setting.replay(self._units, self._draw.kept, setting.eval)
+        return self._compare_replay(self._eval, self._eval_replay, train=False)
 
     def _check_train(self) -> Failure | None:
-        if self._setting.train is None:
+        setting = self._setting
+        if setting.train is None:
             return None
         if self._train.crash is not None:
             return self._crashed(self._train, train=True, what=_NARROW)
-        if self._setting.train_alike:
+        outcome = self._train
+        if setting.train_alike:
             # the same operators on the same example: eval mode's results are train mode's
             if self._eval.crash is None and not self._departs(self._train, self._eval):
                 return None
-            outcome: Outcome = self._narrow(lambda: self._run(self._setting.model, train=True))
+            outcome = self._narrow(lambda: self._run(setting.model, train=True))
             if outcome.crash is not None:
                 return self._crashed(outcome, train=True, what=_NARROW)
-        else:
-            outcome = self._train
-        try:
-            return self._compare_replayed(outcome, self._replay(self._units, train=True), train=True)
-        except UnsupportedReplayError as error:
-            return self._unsupported(error)
+        replay = setting.replay(self._units, self._draw.kept, setting.train, self._eval_replay)
+        return self._compare_replay(outcome, replay, train=True)
 
     def _check_zeroed(self) -> Failure | None:
-        setting = self._setting
-        units = [unit for unit in self._units if setting.is_comparable(unit)]
+        units = [unit for unit in self._units if self._setting.is_comparable(unit)]
         if not units or self._is_direct:
             return None
-        try:
-            replayed = self._replayed if len(units) == len(self._units) else self._replay(units, train=False)
-        except UnsupportedReplayError as error:
-            return self._unsupported(error)
-        zeroed = self._run_zeroed(units)
-        # sums over zeros are rounded in other ways, and that may change an order
-        replay, maps, ranked = replayed.replay, setting.eval.walk.maps, setting.eval.ranked
-        values = zeroed.replay.watched
-        wanted = {ref: replay.sliced(values[ref], maps.get(ref, ())) for ref in values.keys() - ranked}
-        own = {ref: replay.watched[ref] for ref in replay.watched.keys() - ranked}
-        firm = [ref not in ranked for ref in setting.eval.program.outputs]
-        expected, outputs = list(compress(zeroed.outputs, firm)), list(compress(replayed.outputs, firm))
-        if zeroed.stopped or replayed.stopped:
-            expected, outputs = [], []
-        outcome = Outcome(outputs, setting.eval.observed(own))
-        how = "computes something else than the full model with the dropped channels zeroed"
-        return self._compare(outcome, setting.eval.observed(wanted), expected, False, _NARROW, how)
-
-    def _run_zeroed(self, units: list[MutableChannelUnit]) -> _Replayed:
-        """The full program with zeros where weights read what the units drop."""
-        setting = self._setting
-        full = setting.replay([], {}, setting.eval)
-        zeroed = setting.reference.tensors(setting.values, setting.dropped(units, self._draw.kept))
-        return self._play(full, zeroed, train=False)
+        alone = self if len(units) == len(self._units) else Trial(self._setting, units, self._draw, self._watch)
+        if alone._eval.crash is not None:
+            return alone._crashed(alone._eval, train=False, what=_NARROW)
+        return self._compare_zeroed(alone._eval, units)
 
     def _check_exported(self) -> Failure | None:
         from lightning_channels.export.static import static_copy  # export is a layer below this one
@@ -216,7 +152,9 @@ class Trial:
                 if outcome.crash is not None:
                     return self._crashed(outcome, train, _EXPORTED)
                 how = "computes something else than the narrow one"
-                failure = self._compare(outcome, twin.calls, twin.outputs, train, _EXPORTED, how)
+                ended = first_departure(outcome.calls, twin.calls, setting.tolerance)
+                difference = setting.tolerance.difference(outcome.outputs, twin.outputs)
+                failure = self._judge(ended, difference, train, _EXPORTED, how)
                 if failure is None and train:
                     failure = self._compare_statistics(outcome, twin)
                 if failure is not None:
@@ -231,26 +169,59 @@ class Trial:
             return True
         return self._watch and first_departure(outcome.calls, twin.calls, tolerance) is not None
 
-    def _compare_replayed(self, outcome: Outcome, replayed: _Replayed, train: bool) -> Failure | None:
-        calls, stopped = self._sections(train).observed(replayed.replay.watched), replayed.stopped
-        if stopped is None or stopped.op is None:
-            return self._compare(outcome, calls, replayed.outputs, train, _NARROW)
-        before = Outcome([], outcome.calls)
-        failure = self._compare(before, calls, [], train, _NARROW)
-        return failure or self._sections(train).unchecked(stopped.op, self._active, str(stopped))
+    def _compare_replay(self, outcome: Outcome, replay: Replay, train: bool) -> Failure | None:
+        """Run a replay, and compare what it computes with what the narrow model did."""
+        sections = self._sections(train)
+        comparison = Comparison(outcome.calls, sections, self._setting.tolerance)
+        try:
+            outputs = self._run_replay(replay, self._setting.values, train, comparison.see)
+        except UnsupportedReplayError as error:
+            if error.op is None or sections.ranked.isdisjoint(ref.id for ref in error.op.inputs()):
+                return self._unsupported(error)
+            failure = self._judge(comparison.ended, None, train)
+            return failure or sections.unchecked(error.op, self._active, str(error))
+        return self._judge(comparison.ended, self._setting.tolerance.difference(outcome.outputs, outputs), train)
 
-    def _compare(
-        self,
-        outcome: Outcome,
-        calls: list[Observed],
-        outputs: list[Tensor],
-        train: bool,
-        what: str,
-        how: str = _ELSE,
+    def _compare_zeroed(self, outcome: Outcome, units: list[MutableChannelUnit]) -> Failure | None:
+        """Run the full program with zeros where weights read what the units drop, and compare what that leaves.
+
+        Sums over zeros are rounded in other ways. That may change an order, so what depends on one isn't compared.
+        """
+        setting, sections = self._setting, self._setting.eval
+        dropped = setting.dropped(units, self._draw.kept)
+        slicing, maps, ranked = Replay(setting.graph, dropped), sections.walk.maps, sections.ranked
+        comparison = Comparison(outcome.calls, sections, setting.tolerance)
+
+        def see(ref: int, value: Tensor) -> None:
+            if ref not in ranked:
+                comparison.see(ref, slicing.sliced(value, maps.get(ref, ())))
+
+        full, zeroed = setting.replay([], {}, sections), setting.reference.tensors(setting.values, dropped)
+        difference = None
+        try:
+            outputs = self._run_replay(full, zeroed, False, see)
+            firm = [ref not in ranked for ref in sections.program.outputs]
+            expected, own = list(compress(outputs, firm)), list(compress(outcome.outputs, firm))
+            difference = setting.tolerance.difference(own, expected)
+        except UnsupportedReplayError as error:
+            if error.op is None or ranked.isdisjoint(ref.id for ref in error.op.inputs()):
+                return self._unsupported(error)
+        how = (
+            _ELSE if self._is_direct else "computes something else than the full model with the dropped channels zeroed"
+        )
+        return self._judge(comparison.ended, difference, False, how=how)
+
+    def _run_replay(
+        self, replay: Replay, tensors: Mapping[str, Tensor], train: bool, see: Callable[[int, Tensor], None]
+    ) -> list[Tensor]:
+        watch = self._sections(train).watch if self._watch else ()
+        return replay.run(tensors, self._setting.tensors(train), watch, see)
+
+    def _judge(
+        self, ended: int | None, difference: str | None, train: bool, what: str = _NARROW, how: str = _ELSE
     ) -> Failure | None:
-        tolerance = self._setting.tolerance
-        ended = first_departure(outcome.calls, calls, tolerance) if self._watch else None
-        difference = tolerance.difference(outcome.outputs, outputs)
+        """The failure of a model of which so many module calls ended rightly, and whose outputs differ like that."""
+        ended = ended if self._watch else None
         if ended is None and difference is None:
             return None
         return self._sections(train).departure(ended, self._active, how, f"{what}{_mode(train)}")
