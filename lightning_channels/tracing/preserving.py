@@ -20,6 +20,8 @@ from lightning_channels._rng import preserve_rng
 __all__ = ["keeping_attributes", "paused_gc", "preserving", "seeded", "switch_mode", "without_dropout"]
 
 _CONTAINERS = (dict, OrderedDict, list, set)
+_STANDARD = frozenset(nn.Module().__dict__) - {"_parameters", "_modules"}
+"""What every module has: hooks, which no forward pass touches, and buffers, which are taken care of."""
 
 
 @contextmanager
@@ -89,7 +91,8 @@ def _same_items(now: dict[str, Any], before: dict[str, Any]) -> bool:
 def keeping_attributes(model: nn.Module) -> Iterator[None]:
     """Afterwards every module has the attributes that it had: caches, counters and the last activations go."""
     saved = [(m.__dict__, m.__dict__.copy()) for m in modules_of(model) if not _is_scripted(m)]
-    containers = [value for _, before in saved for value in before.values() if type(value) in _CONTAINERS]
+    values = (before[name] for _, before in saved for name in before.keys() - _STANDARD)
+    containers = [value for value in values if type(value) in _CONTAINERS]
     empty = [container for container in containers if not container]
     filled = [(container, container.copy()) for container in containers if container]
     try:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from lightning_channels.mutables import BaseMutableChannel
 from lightning_channels.mutables.selection import Selection
 from lightning_channels.units import MutableChannelUnit
 
@@ -36,8 +37,10 @@ class Draw:
             return
         inside = unit.num_channels // unit.groups
         kept = self.kept[id(unit)]
-        unit.keep(torch.cat([kept + tile * inside for tile in range(unit.groups)]))
-        self._selections[id(unit)] = unit.mutable_channel.selection
+        probe = BaseMutableChannel(unit.num_channels)
+        probe.keep(torch.cat([kept + tile * inside for tile in range(unit.groups)]))
+        self._selections[id(unit)] = probe.selection
+        unit.mutable_channel._set(probe.selection)
 
 
 def make_draws(units: Iterable[MutableChannelUnit], wide: bool = False) -> list[Draw]:
