@@ -28,8 +28,15 @@ _MODULES = {
         "DynamicGroupNorm",
         "DynamicLayerNorm",
         "DynamicLinear",
+        "DynamicMixin",
         "DynamicPReLU",
         "DynamicSyncBatchNorm",
+        "SwitchableBatchNorm1d",
+        "SwitchableBatchNorm2d",
+        "SwitchableBatchNorm3d",
+        "SwitchableSyncBatchNorm",
+        "dynamic_op",
+        "make_dynamic",
     ),
     "errors": ("ChannelsError", "ChoiceError", "ConfigError", "PrepareError", "StructureError", "TraceError"),
     "export": ("export_subnet",),
@@ -39,14 +46,21 @@ _MODULES = {
         "MutableChannelContainer",
         "SequentialMutableChannel",
         "SimpleMutableChannel",
+        "SlimmableMutableChannel",
         "SquentialMutableChannel",
     ),
-    "mutators": ("ChannelMutator", "find_mutator"),
+    "mutators": ("ChannelMutator", "SlimmableChannelMutator", "find_mutator"),
     "recalibration": ("recalibrate_batch_norm",),
-    "registry": ("MODELS", "MUTATORS", "SAMPLERS", "TRACERS", "UNITS", "build"),
+    "registry": ("LOSS_CALCULATORS", "MODELS", "MUTATORS", "SAMPLERS", "TRACERS", "UNITS", "build"),
     "resources": ("ResourceCounter", "count_resources"),
-    "tracing": ("ForwardTracer", "ModuleGraph"),
-    "units": ("Channel", "MutableChannelUnit", "OneShotMutableChannelUnit", "SequentialMutableChannelUnit"),
+    "tracing": ("BackwardTracer", "ForwardTracer", "ImageClassifierPseudoLoss", "ModuleGraph", "SumPseudoLoss"),
+    "units": (
+        "Channel",
+        "MutableChannelUnit",
+        "OneShotMutableChannelUnit",
+        "SequentialMutableChannelUnit",
+        "SlimmableChannelUnit",
+    ),
     "_config": ("config_dir", "mutator_config"),
 }
 _HOME = {name: module for module, names in _MODULES.items() for name in names}
@@ -83,8 +97,15 @@ if TYPE_CHECKING:  # what type checkers and editors see
         DynamicGroupNorm,
         DynamicLayerNorm,
         DynamicLinear,
+        DynamicMixin,
         DynamicPReLU,
         DynamicSyncBatchNorm,
+        SwitchableBatchNorm1d,
+        SwitchableBatchNorm2d,
+        SwitchableBatchNorm3d,
+        SwitchableSyncBatchNorm,
+        dynamic_op,
+        make_dynamic,
     )
     from lightning_channels.errors import (
         ChannelsError,
@@ -101,16 +122,24 @@ if TYPE_CHECKING:  # what type checkers and editors see
         MutableChannelContainer,
         SequentialMutableChannel,
         SimpleMutableChannel,
+        SlimmableMutableChannel,
         SquentialMutableChannel,
     )
-    from lightning_channels.mutators import ChannelMutator, find_mutator
+    from lightning_channels.mutators import ChannelMutator, SlimmableChannelMutator, find_mutator
     from lightning_channels.recalibration import recalibrate_batch_norm
-    from lightning_channels.registry import MODELS, MUTATORS, SAMPLERS, TRACERS, UNITS, build
+    from lightning_channels.registry import LOSS_CALCULATORS, MODELS, MUTATORS, SAMPLERS, TRACERS, UNITS, build
     from lightning_channels.resources import ResourceCounter, count_resources
-    from lightning_channels.tracing import ForwardTracer, ModuleGraph
+    from lightning_channels.tracing import (
+        BackwardTracer,
+        ForwardTracer,
+        ImageClassifierPseudoLoss,
+        ModuleGraph,
+        SumPseudoLoss,
+    )
     from lightning_channels.units import (
         Channel,
         MutableChannelUnit,
         OneShotMutableChannelUnit,
         SequentialMutableChannelUnit,
+        SlimmableChannelUnit,
     )

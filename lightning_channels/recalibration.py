@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_channels._rng import preserve_rng
-from lightning_channels.dynamic_ops import containers, is_dynamic
+from lightning_channels.dynamic_ops import containers, is_dynamic, statistics_holder, stored_candidates
 from lightning_channels.errors import ConfigError
 
 __all__ = ["recalibrate_batch_norm"]
@@ -61,7 +61,8 @@ def recalibrate_batch_norm(
     if num_batches is not None and num_batches < 1:
         raise ConfigError(f"num_batches must be at least 1, got {num_batches}")
     forward = forward or _default_forward
-    norms = [module for module in model.modules() if _has_statistics(module)]
+    stored = stored_candidates(model)  # these only hold the statistics that a switchable norm works on
+    norms = [module for module in model.modules() if _has_statistics(module) and id(module) not in stored]
     if not norms:
         return
     with preserve_rng(), _only_norms_train(model, norms), _statistics_from_scratch(norms):
@@ -100,26 +101,29 @@ def _only_norms_train(model: nn.Module, norms: list[nn.Module]) -> Iterator[None
 @contextmanager
 def _statistics_from_scratch(norms: list[nn.Module]) -> Iterator[None]:
     """Average over all calls inside the block; what wasn't called, isn't active, or fails, keeps its statistics."""
+    holders = [statistics_holder(norm) for norm in norms]
     saved = [
-        {name: None if (b := norm._buffers[name]) is None else b.clone() for name in _STATISTICS} for norm in norms
+        {name: None if (b := holder._buffers[name]) is None else b.clone() for name in _STATISTICS}
+        for holder in holders
     ]
     momenta = [norm.momentum for norm in norms]
     calls = [0] * len(norms)
     handles = [norm.register_forward_pre_hook(_counter(calls, i)) for i, norm in enumerate(norms)]
     keep = [torch.tensor(True)] * len(norms)
     try:
-        for norm in norms:
+        for holder in holders:
             # a NaN would survive a weight of 0, so the old values go
-            norm._buffers["running_mean"].zero_()  # type: ignore[union-attr]
-            norm._buffers["running_var"].fill_(1)  # type: ignore[union-attr]
+            holder._buffers["running_mean"].zero_()  # type: ignore[union-attr]
+            holder._buffers["running_var"].fill_(1)  # type: ignore[union-attr]
         yield
         keep = [_inactive(norm) if count else keep[i] for i, (norm, count) in enumerate(zip(norms, calls, strict=True))]
     finally:
         for handle in handles:
             handle.remove()
-        for norm, momentum, old, mask in zip(norms, momenta, saved, keep, strict=True):
+        for norm, momentum in zip(norms, momenta, strict=True):
             norm.momentum = momentum
-            _put_back(norm, old, mask)
+        for holder, old, mask in zip(holders, saved, keep, strict=True):
+            _put_back(holder, old, mask)
 
 
 def _counter(calls: list[int], i: int) -> Callable[[nn.Module, Any], None]:

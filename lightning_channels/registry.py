@@ -13,7 +13,7 @@ from typing import Any, Generic, TypeVar
 
 from lightning_channels.errors import ConfigError, check_keys, did_you_mean
 
-__all__ = ["MODELS", "MUTATORS", "SAMPLERS", "TRACERS", "UNITS", "Registry", "build"]
+__all__ = ["LOSS_CALCULATORS", "MODELS", "MUTATORS", "SAMPLERS", "TRACERS", "UNITS", "Registry", "build"]
 
 T = TypeVar("T", bound=type)
 Base = TypeVar("Base")
@@ -89,6 +89,12 @@ class Registry(Generic[Base]):
         hint = did_you_mean(name, self._classes) or "."
         raise ConfigError(f"unknown {self.kind} type {name!r}{hint} Known: {', '.join(self.names())}")
 
+    def name_of(self, cls: type) -> str | None:
+        """The name that configs call a class by: its own if it is known under that, else the first; None if unknown."""
+        self._load()
+        names = [name for name, known in self._classes.items() if known is cls]
+        return cls.__name__ if cls.__name__ in names else next(iter(names), None)
+
     def build(self, cfg: Mapping[str, Any], **extra: Any) -> Base:
         """Make an object from a dict with ``type`` and its arguments.
 
@@ -99,12 +105,17 @@ class Registry(Generic[Base]):
         Raises:
             ConfigError: If ``type`` is missing or unknown, or if the class takes no such argument.
         """
-        if "type" not in cfg:
+        if not is_typed(cfg):
             raise ConfigError(f"a {self.kind} config must be a dict with a 'type', got {cfg!r}. Known: {self.names()}")
         cls = self.get(cfg["type"])
         arguments = {**extra, **{key: value for key, value in cfg.items() if key != "type"}}
         check_arguments(cls, arguments, f"{self.kind} {cfg['type']}")
         return cls(**arguments)
+
+
+def is_typed(cfg: object) -> bool:
+    """Whether something is a dict with a ``type``."""
+    return isinstance(cfg, Mapping) and "type" in cfg
 
 
 def check_arguments(cls: type, arguments: Mapping[str, Any], what: str) -> None:
@@ -123,13 +134,14 @@ UNITS: Registry[Any] = Registry("unit", "lightning_channels.units")
 MUTATORS: Registry[Any] = Registry("mutator", "lightning_channels.mutators")
 TRACERS: Registry[Any] = Registry("tracer", "lightning_channels.tracing")
 SAMPLERS: Registry[Any] = Registry("sampler", "lightning_channels.samplers")
+LOSS_CALCULATORS: Registry[Any] = Registry("loss calculator", "lightning_channels.tracing")
 
 
 def build(cfg: Mapping[str, Any]) -> Any:
     """Build a mutator from its template.
 
     Args:
-        cfg: What :meth:`ChannelMutator.config_template` returned: plain dicts, or an OmegaConf container.
+        cfg: What :meth:`ChannelMutator.config_template` returned: dicts, or an OmegaConf container. Not changed.
 
     Returns:
         A mutator that isn't prepared yet; its ``prepare_from_supernet`` restores the template's choices.
@@ -139,11 +151,12 @@ def build(cfg: Mapping[str, Any]) -> Any:
     """
     from lightning_channels._plain import to_plain
 
-    return MUTATORS.build(to_plain(cfg))
+    # what a mutator keeps of it, it copies; a dict may name a unit by its class, which is no plain data
+    return MUTATORS.build(to_plain(cfg) if type(cfg).__module__.startswith("omegaconf.") else cfg)
 
 
 class _Models:
-    """The seed documents' ``MODELS.build(config)``."""
+    """``MODELS.build(config)``, MMRazor's way to write :func:`~lightning_channels.build`."""
 
     build = staticmethod(build)
 

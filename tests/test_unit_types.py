@@ -17,6 +17,10 @@ UNIT_TYPES: dict[str, dict[str, Any]] = {
     "number": {"type": "SequentialMutableChannelUnit", "default_args": {"divisor": 4}},
     "ratio": {"type": "SequentialMutableChannelUnit", "default_args": {"choice_mode": "ratio"}},
     "one_shot": {"type": "OneShotMutableChannelUnit", "default_args": {"candidate_choices": [0.3, 0.5, 1.0]}},
+    "slimmable": {
+        "type": "SlimmableChannelUnit",
+        "default_args": {"candidate_choices": [0.3, 0.5, 1.0], "choice_mode": "ratio"},
+    },
     "any": {"type": "MutableChannelUnit"},
 }
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from lightning_channels import ChannelMutator, export_subnet, recalibrate_batch_norm
+from lightning_channels import ChannelMutator, SlimmableChannelMutator, export_subnet, recalibrate_batch_norm
 
 Batch = tuple[Tensor, Tensor]
 
@@ -44,20 +44,32 @@ def choices_at(mutator: ChannelMutator, width: float) -> dict[str, int | float]:
     }
 
 
+def subnets_of(mutator: ChannelMutator, widths: Iterable[float]) -> list[tuple[float, dict[str, int | float]]]:
+    """What is to be measured, as (share of the channels, choices): a slimmable network's subnets, else the widths."""
+    if not isinstance(mutator, SlimmableChannelMutator):
+        return [(width, choices_at(mutator, width)) for width in widths]
+    units = mutator.mutable_units
+    total = sum(unit.num_channels for unit in units)
+    return [(sum(unit.check_choice(subnet[unit.name]) for unit in units) / total, subnet) for subnet in mutator.subnets]
+
+
 def export_at(
-    net: nn.Module, mutator: ChannelMutator, width: float, train_batches: Iterable[Batch] | None
+    net: nn.Module,
+    mutator: ChannelMutator,
+    choices: dict[str, int | float],
+    train_batches: Iterable[Batch] | None,
 ) -> nn.Module:
-    """The subnet of one width as a plain module in eval mode.
+    """One subnet as a plain module in eval mode.
 
     Args:
         net: The slimmable network; it is left at full width.
         mutator: Its mutator.
-        width: Share of the channels.
+        choices: Of the subnet.
         train_batches: Batch-norm statistics are recalibrated on these; None leaves them as training left them, which
             fits no single width.
     """
     try:
-        mutator.set_choices(choices_at(mutator, width))
+        mutator.set_choices(choices)
         if train_batches is not None:
             recalibrate_batch_norm(net, train_batches)
         return export_subnet(net).eval()

@@ -16,7 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from lightning_channels import ChannelMutator
 from slimmable.classifier import Classifier
-from slimmable.report import Batch, Latency, Row, export_at, measure, on_device, save, table
+from slimmable.report import Batch, Latency, Row, export_at, measure, on_device, save, subnets_of, table
 
 _WRITTEN = {
     "*.ckpt": "checkpoint: weights, optimizer state, the slimmable network's structure",
@@ -101,9 +101,9 @@ def evaluate(trained: Trained, config: DictConfig, output: Path | None = None) -
     classifier = trained.classifier.to(trained.trainer.strategy.root_device)
     latency = latency_of(config)
     rows = []
-    for width in config.report.widths:
+    for width, choices in subnets_of(trained.mutator, config.report.widths):
         train_batches = trained.batches(held_out=False) if config.report.recalibrate else None
-        subnet = export_at(classifier.net, trained.mutator, width, train_batches)
+        subnet = export_at(classifier.net, trained.mutator, choices, train_batches)
         rows.append(measure(subnet, width, list(trained.batches(held_out=True)), latency))
         if output is not None:
             torch.save(subnet, output / f"width_{width:g}.pt")

@@ -6,8 +6,6 @@ import os
 from collections.abc import Mapping
 from typing import Any, TypeAlias
 
-from torch import Tensor
-
 from lightning_channels.errors import ConfigError, did_you_mean
 from lightning_channels.mutables import batch_update
 from lightning_channels.mutators import ChannelMutator
@@ -42,10 +40,11 @@ class Held:
     """What is active now, to be put back later: choices, or arbitrary channels that were kept by hand."""
 
     def __init__(self, mutator: ChannelMutator) -> None:
-        self._kept: list[tuple[Any, Tensor]] = [(unit, unit.mutable_channel.kept) for unit in mutator.mutable_units]
+        mutables = [unit.mutable_channel for unit in mutator.mutable_units]
+        self._held = [(mutable, mutable.snapshot()) for mutable in mutables]
 
     def put_back(self) -> None:
         """Activate the same channels again."""
         with batch_update():
-            for unit, kept in self._kept:
-                unit.keep(kept)
+            for mutable, snapshot in self._held:
+                mutable.put_back(snapshot)

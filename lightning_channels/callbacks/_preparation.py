@@ -75,7 +75,7 @@ def prepare(
         sync.apply(target)
     with preserve_rng(), torch.compiler.set_stance("force_eager"):  # a compiled module would be traced compiled
         inputs = example_inputs
-        if not mutator.from_config:  # what was traced before needs no input
+        if mutator.needs_inputs:  # what was traced before needs none
             inputs = find_example_inputs(trainer, pl_module, target, example_inputs, stage)
         mutator.prepare_from_supernet(target, inputs, verify=verify)
     if not mutator.mutable_units:

@@ -82,17 +82,18 @@ class MutatorSource:
             return self.given is other
         if self.template is None:  # anything will do; a structure is checked by loading it
             return True
-        wanted = self.build().unit_config
-        return (
-            wanted.unit_class is other.unit_config.unit_class and wanted.default_args == other.unit_config.default_args
-        )
+        mutator = self.build()
+        wanted, known = mutator.unit_config, other.unit_config
+        alike = wanted.unit_class is known.unit_class and wanted.default_args == known.default_args
+        return alike and isinstance(other, type(mutator))
 
 
 def _unit_config(unit: Any) -> dict[str, Any]:
     if isinstance(unit, type):
-        if unit.__name__ not in UNITS or UNITS.get(unit.__name__) is not unit:
+        name = UNITS.name_of(unit)
+        if name is None:
             raise ConfigError(f"the unit class {unit.__name__} isn't registered; decorate it with @UNITS.register()")
-        unit = unit.__name__
+        unit = name
     if isinstance(unit, str):
         UNITS.get(unit)
         return {"type": unit, "default_args": {}, "units": {}}

@@ -8,8 +8,11 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from typing import NoReturn
 
 __all__ = ["main"]
+
+_PROGRAM = "lightning-channels"
 
 _UNITS = """\
 Print the channel units of a model as JSON: the template of a mutator, or with --choice the width of each mutable unit.
@@ -28,13 +31,22 @@ _EXAMPLES = """\
 examples:
   lightning-channels units torchvision.models.mobilenet_v2 width_mult=1.5 --choice
   lightning-channels units model/torchvision model.name=resnet34 unit=one_shot -i -o units.json
+  lightning-channels units experiment/autoslim_mbv2_1.5x -i
   lightning-channels units experiment/digits_slimmable -c
   lightning-channels units torchvision.models.swin_t --report
 """
 
 
+class _Parser(argparse.ArgumentParser):
+    """Says in one line what is wrong, as for every other bad input; ``--help`` shows the usage."""
+
+    def error(self, message: str) -> NoReturn:
+        """Print the message and exit with code 2."""
+        self.exit(2, f"{_PROGRAM}: error: {' '.join(message.split())} (see {self.prog} --help)\n")
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="lightning-channels", description="Channel pruning for PyTorch Lightning.")
+    parser = _Parser(prog=_PROGRAM, description="Channel pruning for PyTorch Lightning.")
     parser.add_argument("--version", action="store_true", help="print the version and exit")
     commands = parser.add_subparsers(title="commands", dest="command", metavar="COMMAND")
     units = commands.add_parser(
@@ -95,6 +107,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         run(arguments)
     except (ChannelsError, OSError) as error:
-        print(f"lightning-channels: error: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"{_PROGRAM}: error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
     return 0

@@ -93,7 +93,9 @@ def _compose_file(path: Path, overrides: Sequence[str]) -> Mapping[str, Any]:
     if "model" not in content:
         raise ConfigError(f"{path} describes no model: it has neither _target_, nor model, nor defaults")
     store.store(name=_GIVEN, node=content, group="experiment", package="_global_")
-    replaced = [f"~{group}" for group in ("model", *_GROUPS) if group in content]
+    # what is complete takes the place of the default; of the other groups there are only single values
+    typed = [group for group in _GROUPS if isinstance(content.get(group), dict) and "type" in content[group]]
+    replaced = [f"~{group}" for group in ("model", *typed)]
     return _compose(config_dir(), _PRIMARY, [f"experiment={_GIVEN}", *replaced, *overrides])
 
 
@@ -155,13 +157,14 @@ def _from_import_path(path: str, arguments: dict[str, Any]) -> nn.Module:
 def _resolve(path: str) -> Any:
     try:
         return pkgutil.resolve_name(path)
-    except (ImportError, AttributeError, ValueError) as error:
+    except Exception as error:  # importing runs the user's code, which may fail in any way
         module, _, name = path.rpartition(".")
         try:
             known = dir(importlib.import_module(module))
-        except (ImportError, ValueError):
+        except Exception:
             known = []
-        raise ConfigError(f"cannot import {path}: {error}{did_you_mean(name, known)}") from error
+        what = str(error) if isinstance(error, (ImportError, AttributeError)) else f"{type(error).__name__}: {error}"
+        raise ConfigError(f"cannot import {path}: {what}{did_you_mean(name, known)}") from error
 
 
 def _check_module(model: Any, what: str) -> nn.Module:

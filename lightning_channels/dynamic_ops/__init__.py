@@ -1,5 +1,7 @@
 """Modules that run at the active width: the same objects with a dynamic class."""
 
+from lightning_channels.dynamic_ops.candidates import candidate_parameters, statistics_holder, stored_candidates
+from lightning_channels.dynamic_ops.container_class import use_container_class
 from lightning_channels.dynamic_ops.convert import (
     container_of,
     containers,
@@ -29,8 +31,14 @@ from lightning_channels.dynamic_ops.named import (
     DynamicPReLU,
     DynamicRMSNorm,
     DynamicSyncBatchNorm,
+    SwitchableBatchNorm1d,
+    SwitchableBatchNorm2d,
+    SwitchableBatchNorm3d,
+    SwitchableSyncBatchNorm,
 )
+from lightning_channels.dynamic_ops.register import dynamic_op
 from lightning_channels.dynamic_ops.spec import OpSpec, Side, refusal, sides, spec_of
+from lightning_channels.dynamic_ops.switchable import check_switchable, make_switchable, unswitch
 
 __all__ = [
     "DynamicBatchNorm1d",
@@ -55,13 +63,25 @@ __all__ = [
     "DynamicSyncBatchNorm",
     "OpSpec",
     "Side",
+    "SwitchableBatchNorm1d",
+    "SwitchableBatchNorm2d",
+    "SwitchableBatchNorm3d",
+    "SwitchableSyncBatchNorm",
+    "candidate_parameters",
+    "check_switchable",
     "container_of",
     "containers",
+    "dynamic_op",
     "is_dynamic",
     "make_dynamic",
     "make_static",
+    "make_switchable",
     "refusal",
     "restore",
     "sides",
     "spec_of",
+    "statistics_holder",
+    "stored_candidates",
+    "unswitch",
+    "use_container_class",
 ]

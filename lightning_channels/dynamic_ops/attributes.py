@@ -6,7 +6,7 @@ parameters has no tensor that would say which channels it counts; its side is a 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Set
 from typing import Any
 
 from torch import nn
@@ -63,13 +63,21 @@ def _integers(name: str, held: Any) -> Iterator[tuple[str, int]]:
             yield key_of(name, entry), value
 
 
-def _taken(module: nn.Module) -> set[str]:
+def _taken(module: nn.Module) -> Set[str]:
     spec = spec_of(module)
-    taken = set() if spec is None else {*spec.sizes, *([spec.groups.attribute] if spec.groups else [])}
-    for cls in type(module).__mro__:
-        if cls.__module__.startswith("torch.") and cls is not nn.Unflatten:  # its sizes are those of a view
-            taken.update(cls.__dict__.get("__constants__", ()))
-    return taken
+    taken = _constants(type(module))
+    return taken if spec is None else {*taken, *spec.sizes, *([spec.groups.attribute] if spec.groups else [])}
+
+
+_CONSTANTS: dict[type, frozenset[str]] = {}
+
+
+def _constants(cls: type) -> frozenset[str]:
+    """What torch's own modules keep; each class is looked at once."""
+    if cls not in _CONSTANTS:  # nn.Unflatten's sizes are those of a view
+        bases = (base for base in cls.__mro__ if base.__module__.startswith("torch.") and base is not nn.Unflatten)
+        _CONSTANTS[cls] = frozenset(name for base in bases for name in base.__dict__.get("__constants__", ()))
+    return _CONSTANTS[cls]
 
 
 def with_sizes(held: Any, sizes: Mapping[int | None, int]) -> Any:

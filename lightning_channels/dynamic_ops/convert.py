@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 import lightning_channels.dynamic_ops.named  # noqa: F401  # registers the named classes
 from lightning_channels.dynamic_ops.attributes import key_of, sides_without_tensors
+from lightning_channels.dynamic_ops.candidates import drop, settle
 from lightning_channels.dynamic_ops.factory import dynamic_class
 from lightning_channels.dynamic_ops.mixin import DynamicMixin
 from lightning_channels.dynamic_ops.slicing import apply
@@ -28,6 +29,7 @@ __all__ = [
     "make_static",
     "restore",
     "selections_key",
+    "swap_class",
 ]
 
 StaticMemo = dict[tuple[int, tuple[object, ...]], tuple[Tensor, Tensor]]
@@ -81,7 +83,7 @@ def make_dynamic(
     if not bare and not keys and spec_of(module) is None:
         raise PrepareError(f"{type(module).__name__} has no tensor with channels; name them in tensors")
     state = build_state(module, bare, keys)
-    _swap(module, dynamic_class(module, bare, state.attributes))
+    swap_class(module, dynamic_class(module, bare, state.attributes, state.candidates is not None))
     module.__dict__[STATE] = state
     return module
 
@@ -96,7 +98,12 @@ def _not_in_table(module: nn.Module, tensors: Mapping[str, Sequence[int]]) -> di
     return {name: tuple(dims) for name, dims in tensors.items() if name not in table}
 
 
-def _swap(module: nn.Module, cls: type[nn.Module]) -> None:
+def swap_class(module: nn.Module, cls: type[nn.Module]) -> None:
+    """Give a module another class.
+
+    Raises:
+        PrepareError: If Python can't.
+    """
     try:
         module.__class__ = cls
     except TypeError as error:
@@ -139,7 +146,8 @@ def restore(module: nn.Module) -> nn.Module:
     """
     plain = _plain_class(module)
     state = state_of(module)
-    _swap(module, plain)
+    swap_class(module, plain)
+    drop(module, state)
     del module.__dict__[STATE]
     for container in state.containers.values():
         container.clear()
@@ -163,6 +171,7 @@ def make_static(module: nn.Module, memo: StaticMemo | None = None) -> nn.Module:
     memo = {} if memo is None else memo
     plain = _plain_class(module)
     state = state_of(module)
+    settle(module, state)
     sizes = _active_sizes(module)
     parts = {name: _static(module, state, name, memo) for name in state.tensors}
     restore(module)

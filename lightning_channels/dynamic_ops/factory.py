@@ -11,13 +11,15 @@ from torch import nn
 from lightning_channels.dynamic_ops.mixin import DynamicMixin
 from lightning_channels.dynamic_ops.properties import add_properties
 from lightning_channels.dynamic_ops.spec import STATISTICS, class_spec
+from lightning_channels.dynamic_ops.switching import SwitchableMixin
 
-__all__ = ["dynamic_class", "named", "plain_class"]
+__all__ = ["dynamic_class", "named", "named_class", "plain_class", "switchable"]
 
 C = TypeVar("C", bound=type[DynamicMixin])
-_Key = tuple[type[nn.Module], tuple[str, ...], bool, tuple[str, ...]]
+_Key = tuple[type[nn.Module], tuple[str, ...], bool, tuple[str, ...], bool]
 
 _NAMED: dict[type[nn.Module], type[DynamicMixin]] = {}
+_SWITCHABLE: dict[type[nn.Module], type[DynamicMixin]] = {}
 _GENERIC: dict[_Key, type[DynamicMixin]] = {}
 
 
@@ -35,19 +37,36 @@ def named(cls: C) -> C:
     return cls
 
 
+def named_class(plain: type[nn.Module]) -> type[DynamicMixin] | None:
+    """The dynamic class of a plain class that has one with a name."""
+    return _NAMED.get(plain)
+
+
+def switchable(cls: C) -> C:
+    """Class decorator: the same for a class that switches with the candidate; its second base is the dynamic class."""
+    plain = cls.plain_class
+    spec = class_spec(plain)
+    assert spec is not None
+    cls.plain_class = plain  # its own, as every dynamic class but a user's subclass has it
+    setattr(cls, "forward", plain.forward)  # noqa: B010  # the dynamic class's is wrapped already
+    add_properties(cls, spec, spec.tensors, buffers=True, switchable=True)
+    _SWITCHABLE[plain] = cls
+    return cls
+
+
 def dynamic_class(
-    module: nn.Module, bare: Mapping[str, Sequence[int]], attributes: Iterable[str] = ()
+    module: nn.Module, bare: Mapping[str, Sequence[int]], attributes: Iterable[str] = (), switchable: bool = False
 ) -> type[DynamicMixin]:
     """The dynamic class of a module: named if its plain class has one, else made once for what follows channels."""
     plain = plain_class(module)
-    known = _NAMED.get(plain)
+    known = (_SWITCHABLE if switchable else _NAMED).get(plain)
     names = tuple(sorted(set(attributes)))
     if known is not None and not bare and not names:
         return known
     spec = class_spec(plain)
     tensors = [*(spec.tensors if spec else ()), *bare]
     buffers = any(name in module._buffers for name in tensors)
-    return _generic(plain, tuple(sorted(set(tensors))), buffers, names)
+    return _generic(plain, tuple(sorted(set(tensors))), buffers, names, switchable)
 
 
 def plain_class(module: nn.Module) -> type[nn.Module]:
@@ -56,16 +75,15 @@ def plain_class(module: nn.Module) -> type[nn.Module]:
 
 
 def _generic(
-    plain: type[nn.Module], tensors: tuple[str, ...], buffers: bool, attributes: tuple[str, ...] = ()
+    plain: type[nn.Module], tensors: tuple[str, ...], buffers: bool, attributes: tuple[str, ...], switchable: bool
 ) -> type[DynamicMixin]:
-    key = (plain, tensors, buffers, attributes)
+    key = (plain, tensors, buffers, attributes, switchable)
     if key not in _GENERIC:
-        cls: type[DynamicMixin] = type(
-            f"Dynamic{plain.__name__}", (DynamicMixin, plain), {"__module__": plain.__module__}
-        )
+        name, mixin = ("Switchable", SwitchableMixin) if switchable else ("Dynamic", DynamicMixin)
+        cls: type[DynamicMixin] = type(f"{name}{plain.__name__}", (mixin, plain), {"__module__": plain.__module__})
         cls.__doc__ = plain.__doc__
         cls.plain_class = plain
-        add_properties(cls, class_spec(plain), tensors, buffers, attributes)
+        add_properties(cls, class_spec(plain), tensors, buffers, attributes, switchable)
         setattr(cls, "__reduce_ex__", _reducer(cls, key))  # noqa: B010  # mypy takes the plain form for an error
         _GENERIC[key] = cls
     return _GENERIC[key]
@@ -85,9 +103,14 @@ def _reducer(cls: type[DynamicMixin], key: _Key) -> Callable[[Any, SupportsIndex
 
 
 def _empty(
-    plain: type[nn.Module], tensors: tuple[str, ...], buffers: bool, attributes: tuple[str, ...], *args: Any
+    plain: type[nn.Module],
+    tensors: tuple[str, ...],
+    buffers: bool,
+    attributes: tuple[str, ...],
+    switchable: bool,
+    *args: Any,
 ) -> nn.Module:
-    cls = _generic(plain, tensors, buffers, attributes)
+    cls = _generic(plain, tensors, buffers, attributes, switchable)
     return cls.__new__(cls, *args)
 
 

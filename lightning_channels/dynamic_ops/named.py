@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from torch import nn
 
-from lightning_channels.dynamic_ops.factory import named
+from lightning_channels.dynamic_ops.factory import named, switchable
 from lightning_channels.dynamic_ops.mixin import DynamicMixin
+from lightning_channels.dynamic_ops.switching import SwitchableMixin
 
 __all__ = [
     "DynamicBatchNorm1d",
@@ -30,6 +31,10 @@ __all__ = [
     "DynamicPReLU",
     "DynamicRMSNorm",
     "DynamicSyncBatchNorm",
+    "SwitchableBatchNorm1d",
+    "SwitchableBatchNorm2d",
+    "SwitchableBatchNorm3d",
+    "SwitchableSyncBatchNorm",
 ]
 
 
@@ -137,3 +142,23 @@ class DynamicPReLU(DynamicMixin, nn.PReLU):
 @named
 class DynamicEmbedding(DynamicMixin, nn.Embedding):
     """:class:`torch.nn.Embedding` with a changeable number of channels."""
+
+
+@switchable
+class SwitchableBatchNorm1d(SwitchableMixin, DynamicBatchNorm1d):
+    """:class:`torch.nn.BatchNorm1d` with a changeable number of channels, and tensors for each candidate."""
+
+
+@switchable
+class SwitchableBatchNorm2d(SwitchableMixin, DynamicBatchNorm2d):
+    """:class:`torch.nn.BatchNorm2d` with a changeable number of channels, and tensors for each candidate."""
+
+
+@switchable
+class SwitchableBatchNorm3d(SwitchableMixin, DynamicBatchNorm3d):
+    """:class:`torch.nn.BatchNorm3d` with a changeable number of channels, and tensors for each candidate."""
+
+
+@switchable
+class SwitchableSyncBatchNorm(SwitchableMixin, DynamicSyncBatchNorm):
+    """:class:`torch.nn.SyncBatchNorm` with a changeable number of channels, and tensors for each candidate."""

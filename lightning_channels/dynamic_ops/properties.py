@@ -11,6 +11,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from lightning_channels.dynamic_ops.attributes import with_sizes
+from lightning_channels.dynamic_ops.candidates import SWITCHED, holder_of, joined, with_all_candidates
 from lightning_channels.dynamic_ops.slicing import apply, prefix
 from lightning_channels.dynamic_ops.spec import STATISTICS, Groups, OpSpec, group_count, is_depthwise
 from lightning_channels.dynamic_ops.state import STATE, ChannelState, Entry, check_depthwise, within_group
@@ -22,7 +23,12 @@ __all__ = ["add_properties"]
 
 
 def add_properties(
-    cls: type[nn.Module], spec: OpSpec | None, tensors: Iterable[str], buffers: bool, attributes: Iterable[str] = ()
+    cls: type[nn.Module],
+    spec: OpSpec | None,
+    tensors: Iterable[str],
+    buffers: bool,
+    attributes: Iterable[str] = (),
+    switchable: bool = False,
 ) -> None:
     """Put the getters and setters on a dynamic class.
 
@@ -32,9 +38,12 @@ def add_properties(
         tensors: All its tensors with channels.
         buffers: Whether some of them are buffers, which its forward may update.
         attributes: Names of integer attributes that follow channels.
+        switchable: Whether there are several candidates' tensors to choose from.
     """
     for name in tensors:
         setattr(cls, name, _tensor(name))
+    for name in SWITCHED if switchable else ():
+        setattr(cls, name, _switched(name))
     for name in attributes:
         setattr(cls, name, _attribute(name))
     if spec is not None:
@@ -44,6 +53,8 @@ def add_properties(
             setattr(cls, spec.groups.attribute, _groups(spec, spec.groups))
     if buffers:
         setattr(cls, "forward", with_statistics(cls.forward))  # noqa: B010  # mypy takes the plain form for an error
+    if switchable:
+        setattr(cls, "forward", with_all_candidates(cls.forward))  # noqa: B010
 
 
 def _tensor(name: str) -> property:
@@ -58,7 +69,7 @@ def _tensor(name: str) -> property:
             entries = state.tensors[name]
             for _, container, _ in entries:
                 if container._sel is not None:
-                    return _narrow(self, name, state, entries)
+                    return _narrow(self, name, state, entries, _stored(self, name))
             return attributes[store][name]
         except KeyError:
             return _stored(self, name)
@@ -80,8 +91,31 @@ def _stored(self: nn.Module, name: str) -> Any:
     raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
 
-def _narrow(self: nn.Module, name: str, state: ChannelState, entries: tuple[Entry, ...]) -> Tensor | None:
-    tensor: Tensor | None = _stored(self, name)
+def _switched(name: str) -> property:
+    """The tensor of the active candidate."""
+    own = _tensor(name)
+
+    def get(self: nn.Module) -> Any:
+        state: ChannelState | None = self.__dict__.get(STATE)
+        if state is None or state.candidates is None or state.full:
+            return own.__get__(self)
+        try:
+            entries = state.tensors.get(name, ())
+            if state.joined and name not in self._buffers and (part := joined(self, state, name)) is not None:
+                return part
+            tensor = _stored(holder_of(self, state), name)
+            if all(container._sel is None for _, container, _ in entries):
+                return tensor
+            return _narrow(self, name, state, entries, tensor)
+        except (AttributeError, KeyError) as error:
+            raise _failed(self, name, error) from error
+
+    return property(get, own.fset)
+
+
+def _narrow(
+    self: nn.Module, name: str, state: ChannelState, entries: tuple[Entry, ...], tensor: Tensor | None
+) -> Tensor | None:
     if tensor is None or state.full:
         return tensor
     try:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,7 +13,7 @@ from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 from torch.nn.modules.lazy import LazyModuleMixin
 from torch.nn.utils import parametrize
 
-__all__ = ["STATISTICS", "Groups", "OpSpec", "Side", "class_spec", "layout", "refusal", "sides", "spec_of"]
+__all__ = ["STATISTICS", "Groups", "OpSpec", "Side", "add_spec", "class_spec", "layout", "refusal", "sides", "spec_of"]
 
 STATISTICS = ("running_mean", "running_var")
 """Tensors in the table that are buffers, which a forward in train mode updates."""
@@ -121,6 +121,9 @@ _OPS: tuple[tuple[type[nn.Module], OpSpec], ...] = (
     ),
 )
 
+_ADDED: list[tuple[type[nn.Module], OpSpec]] = []
+"""Layers of users' own, the latest first; see :func:`lightning_channels.dynamic_op`."""
+
 
 def spec_of(module: nn.Module) -> OpSpec | None:
     """The table's entry for a module; None if it has none, or if this one has no channels (a PReLU with one slope)."""
@@ -132,8 +135,13 @@ def spec_of(module: nn.Module) -> OpSpec | None:
 
 
 def class_spec(cls: type[nn.Module]) -> OpSpec | None:
-    """The table's entry for a class."""
-    return next((spec for known, spec in _OPS if issubclass(cls, known)), None)
+    """The table's entry for a class; what users added goes first, since they may inherit from what is in the table."""
+    return next((spec for known, spec in (*_ADDED, *_OPS) if issubclass(cls, known)), None)
+
+
+def add_spec(cls: type[nn.Module], spec: OpSpec) -> None:
+    """Add a layer of the user's own to the table."""
+    _ADDED.insert(0, (cls, spec))
 
 
 def sides(module: nn.Module) -> dict[str, int]:
@@ -142,7 +150,19 @@ def sides(module: nn.Module) -> dict[str, int]:
     if spec is None:
         return {}
     # the instance's own entry is the full size even where a dynamic class shows the active one
-    return {side: spec.read(module.__dict__[attribute]) for attribute, side in spec.sizes.items()}
+    held = module.__dict__
+    found = {side: spec.read(held[attribute]) for attribute, side in spec.sizes.items() if attribute in held}
+    if len(found) < len(spec.sides):  # a layer that keeps no such number
+        found |= {side: size for side, size in _tensor_sizes(module, spec) if side not in found}
+    return {side: found[side] for side in spec.sides if side in found}
+
+
+def _tensor_sizes(module: nn.Module, spec: OpSpec) -> Iterator[tuple[str, int]]:
+    """(side, size) of each dim with channels of a module's tensors."""
+    for name, dims in spec.tensors.items():
+        tensor = {**module._parameters, **module._buffers}.get(name)
+        if tensor is not None:
+            yield from ((side, size) for side, size in zip(dims, tensor.shape, strict=False) if side is not None)
 
 
 def layout(module: nn.Module) -> dict[str, tuple[tuple[int, str, int], ...]]:
@@ -158,6 +178,8 @@ def layout(module: nn.Module) -> dict[str, tuple[tuple[int, str, int], ...]]:
     depthwise = is_depthwise(module, spec)
     found = {}
     for name, dims in spec.tensors.items():
+        if name not in module._parameters and name not in module._buffers:
+            continue  # a plain None, of a layer that has no bias
         rows = []
         for dim, side in enumerate(dims):
             within = groups > 1 and spec.groups is not None and spec.groups.within == (name, dim)
@@ -196,12 +218,38 @@ def refusal(module: nn.Module) -> str | None:
         return (
             "max_norm renormalises its weight in place" if module.max_norm is not None else "its gradients are sparse"
         )
-    return _computed_by_hook(module)
+    return _computed_by_hook(module) or _unlike_its_entry(module)
+
+
+def _unlike_its_entry(module: nn.Module) -> str | None:
+    """Why what a user said about a layer isn't so; torch's own layers are as the table says."""
+    spec = spec_of(module) if _ADDED else None
+    if spec is None or not any(spec is added for _, added in _ADDED):
+        return None
+    tensors = {**module._parameters, **module._buffers}
+    for name, dims in spec.tensors.items():
+        tensor = tensors.get(name)
+        if name not in tensors and name not in module.__dict__:
+            return f"it has no parameter or buffer {name!r}, which its dynamic op names"
+        if tensor is not None and tensor.dim() != len(dims):
+            return f"its {name} has {tensor.dim()} dims, and its dynamic op names {len(dims)}"
+    for attribute in spec.sizes:
+        if not isinstance(module.__dict__.get(attribute), int):
+            return f"it has no integer {attribute!r}, which its dynamic op names (sizes={{}} says that it keeps none)"
+    known = dict(_tensor_sizes(module, spec))
+    missing = [side for side in spec.sides if side not in spec.sizes.values() and side not in known]
+    if missing:
+        return f"none of the tensors that this one has shows the size of its side {missing[0]!r}"
+    full = sides(module)
+    for side, size in _tensor_sizes(module, spec):
+        if size != full[side]:
+            return f"its side {side!r} has {full[side]} channels, and a tensor of it {size}"
+    return None
 
 
 def _computed_by_hook(module: nn.Module) -> str | None:
     spec = spec_of(module)
     for name in () if spec is None else spec.tensors:
-        if name not in module._parameters and name not in module._buffers:
+        if name not in module._parameters and name not in module._buffers and module.__dict__.get(name) is not None:
             return f"its {name} is computed by a hook (weight_norm, spectral_norm, prune)"
     return None

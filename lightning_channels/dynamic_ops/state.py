@@ -42,7 +42,7 @@ class ChannelState:
         attributes: For each integer attribute that follows channels, its sides, by place in a list or tuple.
     """
 
-    __slots__ = ("attributes", "bare", "checked", "containers", "full", "live", "tensors")
+    __slots__ = ("attributes", "bare", "candidates", "checked", "containers", "full", "joined", "live", "tensors")
 
     def __init__(
         self,
@@ -58,6 +58,8 @@ class ChannelState:
         self.full = False  # show everything at full size, whatever is selected
         self.live: dict[str, Tensor] | None = None  # copies of indexed buffers while a forward updates them
         self.checked: tuple[Selection, ...] | None = None  # the last selections that the groups agreed with
+        self.candidates: nn.ModuleList | None = None  # of a switchable norm: tensors for all candidates but the widest
+        self.joined = False  # inside a forward whose gradients must reach all candidates' parameters
 
     @contextmanager
     def shown_full(self) -> Iterator[None]:
@@ -186,7 +188,7 @@ def build_state(module: nn.Module, bare: Mapping[str, Sequence[int]], attributes
     Raises:
         PrepareError: If there is no such tensor, dim or attribute.
     """
-    known = module.__dict__.get(STATE)
+    known: ChannelState | None = module.__dict__.get(STATE)
     before: dict[str, MutableChannelContainer] = {} if known is None else known.containers
     containers = {side: before.get(side) or MutableChannelContainer(size) for side, size in sides(module).items()}
     tensors: dict[str, tuple[Entry, ...]] = {
@@ -205,7 +207,9 @@ def build_state(module: nn.Module, bare: Mapping[str, Sequence[int]], attributes
         containers[key] = before.get(key) or MutableChannelContainer(_attribute_size(module, key))
         name, entry = split_key(key)
         sized.setdefault(name, {})[entry] = containers[key]
-    return ChannelState(containers, tensors, {name: tuple(dims) for name, dims in bare.items()}, sized)
+    state = ChannelState(containers, tensors, {name: tuple(dims) for name, dims in bare.items()}, sized)
+    state.candidates = None if known is None else known.candidates
+    return state
 
 
 def _attribute_size(module: nn.Module, key: str) -> int:

@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from lightning_channels.dynamic_ops.candidates import holder_of
 from lightning_channels.dynamic_ops.slicing import apply, scatter
 from lightning_channels.dynamic_ops.state import STATE, ChannelState
 from lightning_channels.errors import PrepareError
@@ -32,7 +33,7 @@ def with_statistics(forward: Callable[..., Any]) -> Callable[..., Any]:
         try:
             result = forward(self, *args, **kwargs)
             for name, part in state.live.items():
-                full = self._buffers[name]
+                full = holder_of(self, state)._buffers[name]
                 assert full is not None
                 scatter(full, state.selections(name), part)
         finally:
@@ -55,7 +56,7 @@ def _indexed(self: nn.Module, state: ChannelState) -> bool:
 
 def absorb(self: nn.Module, state: ChannelState, name: str, value: Tensor) -> bool:
     """Take ``self.running_mean = new`` of active size as an update of the active entries; the full buffer stays."""
-    full = self._buffers.get(name)
+    full = holder_of(self, state)._buffers.get(name)
     if full is None or isinstance(value, nn.Parameter) or value.shape == full.shape:
         return False
     selections = state.selections(name)

@@ -9,19 +9,19 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from lightning_channels._modules import modules_of
+from lightning_channels._modules import modules_of, named_tensors_of
 from lightning_channels.dynamic_ops import containers, is_dynamic, make_static
 from lightning_channels.dynamic_ops.convert import StaticMemo
 from lightning_channels.errors import ChoiceError, PrepareError, did_you_mean
 from lightning_channels.export.tensors import active_tensors
 from lightning_channels.mutables import BaseMutableChannel, batch_update
-from lightning_channels.mutables.selection import Selection
 
 __all__ = ["export_subnet"]
 
 # what a LightningModule holds that isn't the model, and what a prepared root holds that is ours
 _RUNNERS = {"_trainer", "_fabric"}
-_OURS = {"_channel_mutator"}
+_MUTATOR = "_channel_mutator"
+_OURS = {_MUTATOR}
 _COMPILED = "_compiler_ctx"
 """Where a compiled LightningModule keeps its own methods; the compiled ones that hide them know this one module."""
 
@@ -85,8 +85,9 @@ def static_copy(
             if isinstance(value, Tensor) and not value.is_leaf:  # a weight that a hook computed; PyTorch copies none
                 memo.setdefault(id(value), value.detach().clone())
         if throwaway:
-            for parameter in model.parameters():
-                memo.setdefault(id(parameter), parameter)
+            for _, tensor in named_tensors_of(model):
+                if isinstance(tensor, nn.Parameter):
+                    memo.setdefault(id(tensor), tensor)
             for module in modules_of(model):  # nobody adds hooks to it: the empty dicts for these can be shared
                 memo |= {id(held): held for name, held in module.__dict__.items() if "hooks" in name and held == {}}
         # units have nothing to do in the copy, and their lists of channels would take longest
@@ -155,15 +156,24 @@ def _chosen(model: nn.Module, choices: Mapping[str, int | float]) -> Iterator[No
             allowed = ", ".join(units)
             hint = did_you_mean(name, units) or "."
             raise ChoiceError(f"no mutable unit is named {name!r}{hint} The model has: {allowed}")
-    before = _selections(model) if choices else []
+    before = _snapshots(model) if choices else []
     try:
         with batch_update():
-            for name, choice in choices.items():
-                units[name].current_choice = choice
+            _choose(model, units, dict(choices))
         yield
     finally:
-        for mutable, selection in before:
-            mutable._set(selection)
+        for mutable, snapshot in before:
+            mutable.put_back(snapshot)
+
+
+def _choose(model: nn.Module, units: Mapping[str, Any], choices: dict[str, int | float]) -> None:
+    """Set choices through the mutators that know the units, since these can mean more together than each alone."""
+    for mutator in [module.__dict__[_MUTATOR] for module in modules_of(model) if module.__dict__.get(_MUTATOR)]:
+        own = {name: choices.pop(name) for name in list(choices) if name in mutator.name2unit}
+        if own:
+            mutator.set_choices(own)
+    for name, choice in choices.items():
+        units[name].current_choice = choice
 
 
 def _roots(model: nn.Module) -> Iterator[BaseMutableChannel]:
@@ -174,8 +184,8 @@ def _roots(model: nn.Module) -> Iterator[BaseMutableChannel]:
                 yield mutable.root
 
 
-def _selections(model: nn.Module) -> list[tuple[BaseMutableChannel, Selection]]:
-    return [(root, root.selection) for root in {id(root): root for root in _roots(model)}.values()]
+def _snapshots(model: nn.Module) -> list[tuple[BaseMutableChannel, Any]]:
+    return [(root, root.snapshot()) for root in {id(root): root for root in _roots(model)}.values()]
 
 
 def _units(model: nn.Module) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from lightning_channels.mutables.base import (
 from lightning_channels.mutables.container import MutableChannelContainer
 from lightning_channels.mutables.derived import DerivedMutableChannel
 from lightning_channels.mutables.selection import IndexSelection, Selection
+from lightning_channels.mutables.slimmable import SlimmableMutableChannel
 
 __all__ = [
     "BaseMutableChannel",
@@ -19,6 +20,7 @@ __all__ = [
     "Selection",
     "SequentialMutableChannel",
     "SimpleMutableChannel",
+    "SlimmableMutableChannel",
     "SquentialMutableChannel",
     "batch_update",
 ]

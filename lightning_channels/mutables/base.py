@@ -28,8 +28,8 @@ __all__ = [
 STALE: Final[Any] = object()
 """In the place of a container's selection, until it is computed."""
 
-# (mutable, its selection before), one entry a change, while a batch_update block is open
-_journal: list[tuple[BaseMutableChannel, Selection]] | None = None
+# (mutable, its snapshot before), one entry a change, while a batch_update block is open
+_journal: list[tuple[BaseMutableChannel, Any]] | None = None
 
 
 @contextmanager
@@ -54,7 +54,7 @@ def batch_update() -> Iterator[None]:
     except BaseException:
         changes, _journal = _journal, None
         for mutable, before in reversed(changes):
-            mutable._set(before)
+            mutable.put_back(before)
         raise
     else:
         if outer is not None:
@@ -76,6 +76,9 @@ class BaseMutableChannel:
 
     owner: Any = None
     """The unit that this mutable belongs to, if there is one."""
+
+    candidate: int | None = None
+    """Which of its unit's candidates is active, for a mutable that knows; see :class:`SlimmableMutableChannel`."""
 
     def __init__(self, num_channels: int, name: str = "") -> None:
         self.num_channels = positive(num_channels, "num_channels")
@@ -138,13 +141,25 @@ class BaseMutableChannel:
     def _set(self, selection: Selection) -> None:
         if selection is self._selection or (type(selection) is int and selection == self._selection):
             return
-        if _journal is not None:
-            _journal.append((self, self._selection))
+        self._note()
         self._selection = selection
         for container in self._mirrors:
             container._sel = selection
         for container in self._dependents:
             container._sel = STALE
+
+    def _note(self) -> None:
+        """Called before a change, so that a batch_update block can undo it."""
+        if _journal is not None:
+            _journal.append((self, self.snapshot()))
+
+    def snapshot(self) -> Any:
+        """All that a choice sets, for :meth:`put_back`."""
+        return self._selection
+
+    def put_back(self, snapshot: Any) -> None:
+        """Go back to a snapshot of this mutable."""
+        self._set(snapshot)
 
     def expand_mutable_channel(self, expand_ratio: int) -> DerivedMutableChannel:
         """The mutable of a side on which each of these channels appears ``expand_ratio`` times in a row."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import accumulate
 from typing import Any
 
@@ -121,10 +121,33 @@ class MutableChannelContainer:
         self.mutable_channels = {}
         self._sel = None
 
+    def register_concatenation(self, mutables: Sequence[BaseMutableChannel], start: int = 0) -> None:
+        """Let several mutables decide, one after the other, as where their channels were concatenated. All or nothing.
+
+        Args:
+            mutables: In the order of their channels; derived ones too, such as those of a flatten.
+            start: First channel of the first one.
+
+        Raises:
+            ConfigError: If there is none, or if one doesn't fit.
+        """
+        if not mutables:
+            raise ConfigError("a concatenation needs at least one mutable")
+        before = self.mutable_channels
+        try:
+            for mutable in mutables:
+                self.register_mutable(mutable, start)
+                start += mutable.num_channels
+        except ConfigError:
+            self._detach()
+            self.mutable_channels = before
+            self._attach()
+            raise
+
     @staticmethod
     def register_mutable_channel_to_module(
         module: Any,
-        mutable: BaseMutableChannel,
+        mutable: BaseMutableChannel | Sequence[BaseMutableChannel],
         is_to_output_channel: bool = True,
         start: int = 0,
         end: int = -1,
@@ -133,7 +156,7 @@ class MutableChannelContainer:
 
         Args:
             module: A dynamic op, such as ``DynamicConv2d``.
-            mutable: The mutable.
+            mutable: The mutable, or several whose channels follow one another there (after a concatenation).
             is_to_output_channel: Whether it decides about the output's channels or the input's.
             start: First channel of the range.
             end: The channel after its last; -1 for ``start`` and the mutable's size.
@@ -146,7 +169,13 @@ class MutableChannelContainer:
         if find is None:
             raise PrepareError(f"{type(module).__name__} is no dynamic op; convert it with make_dynamic first")
         container: MutableChannelContainer = find(is_to_output_channel)
-        container.register_mutable(mutable, start, None if end == -1 else end)
+        if isinstance(mutable, BaseMutableChannel):
+            container.register_mutable(mutable, start, None if end == -1 else end)
+            return
+        size = sum(part.num_channels for part in mutable)
+        if end not in (-1, start + size):
+            raise ConfigError(f"the range ({start}, {end}) has {end - start} channels; the mutables have {size}")
+        container.register_concatenation(mutable, start)
 
     def _mirrored(self) -> BaseMutableChannel | None:
         """The mutable that this container is, if it is one and nothing else."""

@@ -57,6 +57,11 @@ class DerivedMutableChannel(BaseMutableChannel):
         return ratio if torch.equal(self.positions, regular) else None
 
     @property
+    def expand_ratio(self) -> int | None:
+        """How often each channel of the source stands here in a row; ``None`` where they stand in another order."""
+        return self._ratio
+
+    @property
     def root(self) -> BaseMutableChannel:
         """The mutable whose choice decides."""
         return self.source

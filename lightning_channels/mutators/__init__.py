@@ -2,5 +2,6 @@
 
 from lightning_channels.mutators.channel_mutator import ChannelMutator, find_mutator
 from lightning_channels.mutators.report import Report, UnitReport
+from lightning_channels.mutators.slimmable import SlimmableChannelMutator
 
-__all__ = ["ChannelMutator", "Report", "UnitReport", "find_mutator"]
+__all__ = ["ChannelMutator", "Report", "SlimmableChannelMutator", "UnitReport", "find_mutator"]

@@ -12,17 +12,23 @@ from lightning_channels._plain import to_plain
 from lightning_channels.errors import ChoiceError, ConfigError, PrepareError, did_you_mean
 from lightning_channels.mutables import batch_update
 from lightning_channels.mutators import structure
-from lightning_channels.mutators.preparation import attach_units, find_units, refuse_unfit, release
+from lightning_channels.mutators.preparation import (
+    MUTATOR,
+    Snapshot,
+    attach_units,
+    find_units,
+    make_tracer,
+    refuse_unfit,
+    release,
+)
 from lightning_channels.mutators.proof import ProofRecord
 from lightning_channels.mutators.report import OpReport, Report, make_report
 from lightning_channels.mutators.unit_config import UnitConfig
-from lightning_channels.registry import MUTATORS, TRACERS
+from lightning_channels.registry import MUTATORS
 from lightning_channels.tracing.running import ExampleInputs
 from lightning_channels.units import MutableChannelUnit
 
 __all__ = ["ChannelMutator", "find_mutator"]
-
-_ATTRIBUTE = "_channel_mutator"
 
 
 @MUTATORS.register(aliases=("channel",))
@@ -31,9 +37,11 @@ class ChannelMutator:
 
     Args:
         channel_unit_cfg: A unit class, its registered name, or a dict with ``type``, ``default_args`` (arguments of
-            every unit) and ``units`` (name → ``init_args`` over these, and ``choice``).
-        parse_cfg: How units are found: a dict with the ``type`` of a tracer and its arguments, or ``{"type":
-            "Config"}`` for a template that holds channels, which needs no forward pass.
+            every unit) and ``units`` (name → ``init_args`` over these, and ``choice``; or the path of a YAML or
+            JSON file with them).
+        parse_cfg: How units are found: a dict with the ``type`` of a tracer and its arguments; ``{"type": "Config"}``
+            for a template that holds channels, and ``{"type": "Predefined"}`` for a model that was written with dynamic
+            ops and mutables. Neither of these two runs the model.
 
     Attributes:
         macs: Multiply-accumulates of each module at full width, for the example input's batch, where they were
@@ -61,9 +69,10 @@ class ChannelMutator:
     ) -> None:
         self.unit_config = UnitConfig(channel_unit_cfg)
         self.parse_cfg: dict[str, Any] = to_plain(parse_cfg or {"type": "ForwardTracer"}, "parse_cfg")
-        self._tracer = None if self.from_config else TRACERS.build(self.parse_cfg)
+        self._tracer = make_tracer(self.parse_cfg)
         self._units: list[MutableChannelUnit] | None = None
         self._model: nn.Module | None = None
+        self._before: list[Snapshot] = []
         self._fingerprint: dict[str, Any] = {}
         self._expected: dict[str, Any] = {}
         self._unruled: tuple[OpReport, ...] = ()
@@ -73,7 +82,12 @@ class ChannelMutator:
     @property
     def from_config(self) -> bool:
         """Whether units come from the template's channels, without a forward pass."""
-        return self.parse_cfg.get("type") == "Config"
+        return bool(self.parse_cfg["type"] == "Config")
+
+    @property
+    def needs_inputs(self) -> bool:
+        """Whether the model is run on example inputs to find its units."""
+        return self._tracer is not None
 
     # --- preparing ---------------------------------------------------------------------------------------------------
 
@@ -103,30 +117,35 @@ class ChannelMutator:
             )
         if verify not in (True, False, "full"):
             raise ConfigError(f"verify must be true or false, or 'full', got {verify!r}")
-        refuse_unfit(model)
+        refuse_unfit(model, self.parse_cfg["type"] == "Predefined")
         found = find_units(self.unit_config, self.parse_cfg, self._tracer, model, example_inputs)
-        structure.check_fingerprint(self._expected, model, found.units)
-        fingerprint = structure.fingerprint(model, found.units)
         attached: list[MutableChannelUnit] = []
         try:
+            structure.check_fingerprint(self._expected, model, found.units)
+            fingerprint = structure.fingerprint(model, found.units)
             attach_units(model, found.units, attached)
             record = found.prove(model, verify == "full") if verify and found.prove is not None else ProofRecord()
             self._units = found.units
+            self._settle()
             self.set_choices(self._template_choices(found.units))
         except BaseException:
             self._units = None
-            release(model, attached)
+            release(model, attached, found.before)
             raise
         self._model, self._fingerprint, self.macs = model, fingerprint, found.macs
+        self._before = found.before
         self.proof_record, self._unruled = record, found.unruled
-        model.__dict__[_ATTRIBUTE] = self
+        model.__dict__[MUTATOR] = self
 
     def _template_choices(self, units: list[MutableChannelUnit]) -> dict[str, int | float]:
         given = self.unit_config.units
         return {u.name: given[u.name]["choice"] for u in units if given.get(u.name, {}).get("choice") is not None}
 
+    def _settle(self) -> None:
+        """Called once the units are known and proven, before choices are set; whatever it raises undoes all."""
+
     def restore(self) -> nn.Module:
-        """Put the plain classes back; the mutator can be used again.
+        """Put the plain classes back; the mutator can be used again. A predefined model keeps its dynamic ops.
 
         Returns:
             The model.
@@ -135,10 +154,10 @@ class ChannelMutator:
             PrepareError: If no model is prepared.
         """
         model, units = self.model, self.units
-        release(model, units)
-        model.__dict__.pop(_ATTRIBUTE, None)
+        release(model, units, self._before)
+        model.__dict__.pop(MUTATOR, None)
         self._units = self._model = None
-        self._fingerprint, self.macs = {}, {}
+        self._fingerprint, self.macs, self._before = {}, {}, []
         return model
 
     @property
@@ -243,7 +262,7 @@ class ChannelMutator:
         """
         units = self.mutable_units if only_mutable_units else self.units
         return {
-            "type": type(self).__name__,
+            "type": MUTATORS.name_of(type(self)) or type(self).__name__,
             "channel_unit_cfg": {
                 "type": self.unit_config.type_name,
                 "default_args": to_plain(self.unit_config.default_args),
@@ -292,5 +311,5 @@ class ChannelMutator:
 
 def find_mutator(model: nn.Module) -> ChannelMutator | None:
     """The mutator that prepared ``model``, if one did."""
-    found = model.__dict__.get(_ATTRIBUTE)
+    found = model.__dict__.get(MUTATOR)
     return found if isinstance(found, ChannelMutator) else None

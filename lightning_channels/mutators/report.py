@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from lightning_channels._modules import named_modules_of
+from lightning_channels.dynamic_ops import candidate_parameters
 from lightning_channels.dynamic_ops.spec import spec_of
 from lightning_channels.mutables import batch_update
 from lightning_channels.mutators.report_table import as_table
@@ -158,8 +159,10 @@ def make_report(mutator: ChannelMutator, unruled: tuple[OpReport, ...], proof: P
     """
     model, units, macs = mutator.model, mutator.units, mutator.macs
     modules = dict(named_modules_of(model))
-    sizes = {name: parameter.numel() for name, parameter in model.named_parameters()}
-    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    extra = candidate_parameters(model)  # the same channels once more, of which one set is in use at a time
+    parameters = {name: parameter for name, parameter in model.named_parameters() if id(parameter) not in extra}
+    sizes = {name: parameter.numel() for name, parameter in parameters.items()}
+    names = {id(parameter): name for name, parameter in parameters.items()}
     total, all_macs = max(1, sum(sizes.values())), sum(macs.values())
     refused = refused_modules(model)
     assigned: dict[str, bool] = {}
@@ -173,7 +176,7 @@ def make_report(mutator: ChannelMutator, unruled: tuple[OpReport, ...], proof: P
         reports.append(_unit_report(unit, *shares))
     return Report(
         tuple(reports),
-        None if mutator.from_config else proof,
+        proof if mutator.needs_inputs else None,
         sum(sizes[name] for name, mutable in assigned.items() if mutable) / total,
         _left_at_half(mutator),
         tuple(
@@ -208,7 +211,7 @@ def _unit_report(unit: MutableChannelUnit, params: float, flops: float | None) -
 def _left_at_half(mutator: ChannelMutator) -> float:
     from lightning_channels.resources import ResourceCounter  # counting is a layer below this one
 
-    before = [(unit, unit.mutable_channel.kept) for unit in mutator.mutable_units]
+    before = [(unit, unit.mutable_channel.snapshot()) for unit in mutator.mutable_units]
     try:
         with batch_update():
             for unit, _ in before:
@@ -217,8 +220,8 @@ def _left_at_half(mutator: ChannelMutator) -> float:
         return counter.active_params() / max(1, counter.total_params)
     finally:
         with batch_update():
-            for unit, kept in before:
-                unit.keep(kept)
+            for unit, snapshot in before:
+                unit.mutable_channel.put_back(snapshot)
 
 
 def _tensors(module: nn.Module, channel: Channel) -> list[int]:

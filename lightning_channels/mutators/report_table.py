@@ -51,7 +51,7 @@ def share(value: float) -> str:
 def _proof(report: Report) -> str:
     record = report.proof
     if record is None:
-        return "not proven: the units come from a template, the model was not run"
+        return "not proven: the units come from a template or the model itself, which was not run"
     if record.mode == "off":
         return "not proven: prepared with verify=False"
     if not record.eval:

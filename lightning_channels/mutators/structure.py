@@ -35,8 +35,9 @@ _KEYS = ("version", "template", "choices", "fingerprint")
 def dump(
     template: dict[str, Any], macs: dict[str, int], choices: Mapping[str, int | float], print_: dict[str, Any]
 ) -> dict[str, Any]:
-    """Put a structure together; its template finds units by their channels, without a tracer."""
-    parse_cfg: dict[str, Any] = {"type": "Config"}
+    """Put a structure together; its template finds units without a tracer: by their channels, or in the model."""
+    predefined = template["parse_cfg"]["type"] == "Predefined"
+    parse_cfg: dict[str, Any] = {"type": "Predefined" if predefined else "Config"}
     if macs:
         parse_cfg["macs"] = dict(macs)
     return {

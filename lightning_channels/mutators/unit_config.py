@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from lightning_channels._plain import to_plain
+from lightning_channels._plain import read_file, to_plain
 from lightning_channels.errors import ConfigError, check_keys, did_you_mean
 from lightning_channels.registry import UNITS, check_arguments
 from lightning_channels.units import MutableChannelUnit
@@ -20,7 +21,8 @@ class UnitConfig:
     """Type, default arguments and per-unit settings of a mutator's units.
 
     Args:
-        config: A unit class, its registered name, or a dict with ``type``, ``default_args`` and ``units``. Not changed.
+        config: A unit class, its registered name, or a dict with ``type``, ``default_args`` and ``units``, which can be
+            the path of a YAML or JSON file. Not changed.
 
     Attributes:
         unit_class: The class.
@@ -39,9 +41,12 @@ class UnitConfig:
         check_keys(config, _KEYS, "channel_unit_cfg")
         self.unit_class = _unit_class(config.get("type", "SequentialMutableChannelUnit"))
         self.default_args: dict[str, Any] = to_plain(config.get("default_args") or {}, "default_args")
-        self.units: dict[str, dict[str, Any]] = to_plain(config.get("units") or {}, "units")
+        units = config.get("units") or {}
+        if isinstance(units, (str, os.PathLike)):
+            units = _read_units(units)
+        self.units: dict[str, dict[str, Any]] = to_plain(units, "units")
         if not isinstance(self.default_args, dict) or not isinstance(self.units, dict):
-            raise ConfigError("default_args and units of channel_unit_cfg must be dicts")
+            raise ConfigError("default_args and units of channel_unit_cfg must be dicts (units also a file's path)")
         check_arguments(self.unit_class, self.default_args, f"unit type {self.type_name} (default_args)")
         for name, unit in self.units.items():
             self._check_unit(name, unit)
@@ -53,7 +58,7 @@ class UnitConfig:
     @property
     def type_name(self) -> str:
         """The registered name of the class, or its own."""
-        return self.unit_class.__name__
+        return UNITS.name_of(self.unit_class) or self.unit_class.__name__
 
     def args_of(self, name: str) -> dict[str, Any]:
         """Arguments of one unit: its own over the defaults."""
@@ -72,6 +77,19 @@ class UnitConfig:
                     f"channel_unit_cfg has settings for the unit {name!r}, which the model doesn't have"
                     f"{did_you_mean(name, known) or '.'} It has {len(known)} units"
                 )
+
+
+def _read_units(path: str | os.PathLike[str]) -> Any:
+    """The units of a file: a dict of them, or a mutator's template, of which they are taken."""
+    data = read_file(path)
+    if isinstance(data, dict) and "channel_unit_cfg" in data:
+        inside = data["channel_unit_cfg"]
+        data = inside.get("units") or {} if isinstance(inside, dict) else None
+    if not isinstance(data, dict) or not all(isinstance(unit, dict) for unit in data.values()):
+        raise ConfigError(
+            f"{os.fspath(path)} must hold a dict, unit name → {{init_args, channels, choice}}, or a mutator's template"
+        )
+    return data
 
 
 def _unit_class(given: Any) -> type[MutableChannelUnit]:

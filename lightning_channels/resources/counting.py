@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from lightning_channels.dynamic_ops import containers, is_dynamic
+from lightning_channels.dynamic_ops import candidate_parameters, containers, is_dynamic
 from lightning_channels.dynamic_ops.spec import spec_of
 from lightning_channels.errors import PrepareError
 from lightning_channels.mutables import MutableChannelContainer
@@ -72,8 +72,8 @@ def _multiplied_sides(module: nn.Module | None) -> tuple[MutableChannelContainer
     """The sides that a module's multiply-accumulates are proportional to."""
     if module is None or not is_dynamic(module):
         return ()
-    own = containers(module)
-    keys = [key for key in ("out_channels", "in_channels", "out_features", "in_features") if key in own]
+    own, spec = containers(module), spec_of(module)
+    keys = [] if spec is None else [key for key, at in spec.sides.items() if at.is_input != at.is_output]
     groups = module.__dict__.get("groups", 1)
     if groups > 1 and own["in_channels"].num_channels == groups:
         keys.remove("in_channels")  # depthwise: one input channel for each output channel, however many there are
@@ -81,7 +81,8 @@ def _multiplied_sides(module: nn.Module | None) -> tuple[MutableChannelContainer
 
 
 def _parameter_terms(model: nn.Module) -> list[_Term]:
-    terms, seen = [], set()
+    terms: list[_Term] = []
+    seen = candidate_parameters(model)  # of a norm's candidates one is in use: what its own parameters count for
     for module in model.modules():
         own = containers(module) if is_dynamic(module) else {}
         spec = spec_of(module)

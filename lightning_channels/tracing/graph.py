@@ -14,14 +14,14 @@ from lightning_channels.tracing.grouping import Group, group_sides
 from lightning_channels.tracing.labels import Pin
 from lightning_channels.tracing.preserving import paused_gc
 from lightning_channels.tracing.program import Program
-from lightning_channels.tracing.recording import record_modes
+from lightning_channels.tracing.recording import Recording, record_modes
 from lightning_channels.tracing.running import ExampleInputs, check_inputs, default_inputs
 from lightning_channels.tracing.sides import disagreeing_sides, find_sides, pin_refused
 from lightning_channels.tracing.sizes import find_attributes
 from lightning_channels.tracing.solver import Solution, solve
 from lightning_channels.tracing.walk import Walk, walk
 
-__all__ = ["ForwardTracer", "ModuleGraph"]
+__all__ = ["ForwardTracer", "ModuleGraph", "Tracer"]
 
 
 class ModuleGraph:
@@ -45,8 +45,8 @@ class ModuleGraph:
         self.training = training
         self.training_error = training_error
         self.walk: Walk = walk(program, training)
-        pin_refused(model, self.walk)
-        sides = find_sides(model, self.walk)
+        refused = pin_refused(model, self.walk)
+        sides = find_sides(model, self.walk, refused)
         solution = solve(self.walk.labels)
         for side in disagreeing_sides(sides, solution.root):
             reason = Pin(f"the tensors of {side.module}'s {side.key} belong to different channels")
@@ -71,22 +71,22 @@ class ModuleGraph:
         """Trace a model with :class:`ForwardTracer`'s defaults."""
         return ForwardTracer().trace(model, example_inputs)
 
+    @classmethod
+    def init_from_backward_tracer(cls, model: nn.Module, example_inputs: ExampleInputs | None = None) -> ModuleGraph:
+        """Trace a model with :class:`BackwardTracer`'s defaults."""
+        from lightning_channels.tracing.backward import BackwardTracer
 
-@TRACERS.register()
-class ForwardTracer:
-    """Runs the model once and follows where every channel goes, operator by operator.
+        return BackwardTracer().trace(model, example_inputs)
+
+
+class Tracer:
+    """What all tracers share: they record a model's operators, each in its way, and the same is made of these.
 
     Args:
         input_shape: Shape of the random images that are used where no example inputs are given.
 
     Raises:
         ConfigError: If ``input_shape`` isn't a sequence of positive integers.
-
-    Example:
-        >>> model = nn.Sequential(nn.Linear(4, 8), nn.Linear(8, 2))
-        >>> graph = ForwardTracer(input_shape=(1, 4)).trace(model)
-        >>> [group.num_channels for group in graph.groups]
-        [4, 8, 2]
     """
 
     def __init__(self, input_shape: Sequence[int] = (1, 3, 224, 224)) -> None:
@@ -118,5 +118,39 @@ class ForwardTracer:
                 raise PrepareError(f"{name} is on the meta device and has no data; materialise the model first")
         inputs = self.inputs_for(model, example_inputs)
         with paused_gc():
-            recording = record_modes(model, inputs)
+            recording = self.record(model, inputs)
             return ModuleGraph(model, recording.program, recording.training, recording.training_error)
+
+    def record(self, model: nn.Module, inputs: ExampleInputs) -> Recording:
+        """Record the model's operators in eval mode and in train mode.
+
+        Raises:
+            TraceError: If the model fails in eval mode.
+        """
+        raise NotImplementedError
+
+    def replayable(self, graph: ModuleGraph, inputs: ExampleInputs) -> ModuleGraph:
+        """A graph of the same model whose program can be run again: the one that was traced, or another tracer's."""
+        return graph
+
+
+@TRACERS.register()
+class ForwardTracer(Tracer):
+    """Runs the model once and follows where every channel goes, operator by operator.
+
+    Args:
+        input_shape: Shape of the random images that are used where no example inputs are given.
+
+    Raises:
+        ConfigError: If ``input_shape`` isn't a sequence of positive integers.
+
+    Example:
+        >>> model = nn.Sequential(nn.Linear(4, 8), nn.Linear(8, 2))
+        >>> graph = ForwardTracer(input_shape=(1, 4)).trace(model)
+        >>> [group.num_channels for group in graph.groups]
+        [4, 8, 2]
+    """
+
+    def record(self, model: nn.Module, inputs: ExampleInputs) -> Recording:
+        """Run the model in both modes under a dispatch mode that writes down every operator."""
+        return record_modes(model, inputs)

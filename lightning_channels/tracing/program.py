@@ -88,6 +88,7 @@ class Program:
             was in them before.
         calls: The module calls, in the order in which they ended.
         random: Whether an operator drew random numbers.
+        complete: Whether the operators have all of their arguments, so that it can be run again.
     """
 
     ops: list[Op] = field(default_factory=list)
@@ -99,6 +100,7 @@ class Program:
     written: set[int] = field(default_factory=set)
     calls: list[Call] = field(default_factory=list)
     random: bool = False
+    complete: bool = True
 
     def unused(self) -> list[str]:
         """Names of the leaves that no operator read."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
+from lightning_channels._modules import named_tensors_of
 from lightning_channels.errors import TraceError
 from lightning_channels.tracing.preserving import seeded
 from lightning_channels.tracing.program import Program
@@ -44,8 +45,8 @@ def record_modes(model: nn.Module, inputs: ExampleInputs) -> Recording:
         TraceError: If the model fails in eval mode.
     """
     # on other devices kernels choose other layouts, and are fast
-    tensors = [*model.parameters(), *model.buffers()]
-    stand_ins = StandIns() if all(tensor.device.type == "cpu" for tensor in tensors) else None
+    tensors = named_tensors_of(model)
+    stand_ins = StandIns() if all(tensor.device.type == "cpu" for _, tensor in tensors) else None
     with evaluating(model) as restore:
         program = _record(model, check_inputs(inputs), stand_ins, restore)
     try:

@@ -67,6 +67,8 @@ class Replay:
             if walk.training is None or program is not graph.training:
                 raise ValueError("program must be one that the graph was made from")
             walk = walk.training
+        if not walk.program.complete:
+            raise ValueError("autograd's graph doesn't have all arguments; replay what ForwardTracer recorded")
         self.walk = walk
         self.program = walk.program
         self.watched: dict[int, Tensor] = {}

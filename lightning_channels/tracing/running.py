@@ -18,7 +18,7 @@ from lightning_channels.errors import ConfigError, TraceError
 from lightning_channels.tracing.preserving import keeping_attributes, preserving, switch_mode, without_dropout
 from lightning_channels.tracing.recorder import tensors_in
 
-__all__ = ["ExampleInputs", "call", "default_inputs", "describe", "doubled", "evaluating", "run", "training"]
+__all__ = ["ExampleInputs", "call", "default_inputs", "describe", "doubled", "evaluating", "mapped", "run", "training"]
 
 ExampleInputs = Tensor | tuple[Any, ...] | list[Any] | Mapping[str, Any]
 """One tensor, positional arguments, or keyword arguments of ``model.forward``."""
@@ -52,7 +52,7 @@ def check_inputs(inputs: Any) -> ExampleInputs:
         ConfigError: If there is no tensor in them.
     """
     if isinstance(inputs, (Tensor, tuple, list, Mapping)) and any(True for _ in tensors_in(inputs)):
-        return cast(ExampleInputs, _mapped(lambda tensor: tensor.detach().clone(), inputs))
+        return cast(ExampleInputs, mapped(lambda tensor: tensor.detach().clone(), inputs))
     raise ConfigError(
         "example_inputs must be a tensor, a tuple of positional arguments or a dict of keyword arguments with at least "
         f"one tensor, got {type(inputs).__name__}"
@@ -112,8 +112,8 @@ def doubled(inputs: ExampleInputs) -> ExampleInputs:
     if isinstance(copied, Tensor):
         return cast(ExampleInputs, _twice(copied))
     if isinstance(copied, dict):
-        return {key: _mapped(_twice, value, _is_batch) for key, value in copied.items()}
-    return tuple(_mapped(_twice, value, _is_batch) for value in copied)
+        return {key: mapped(_twice, value, _is_batch) for key, value in copied.items()}
+    return tuple(mapped(_twice, value, _is_batch) for value in copied)
 
 
 def _leading_sizes(argument: Any) -> Iterator[int]:
@@ -138,18 +138,18 @@ def _twice(value: Any) -> Any:
     return torch.cat([value, value]) if value.dim() and value.shape[0] == 1 else value
 
 
-def _mapped(change: Callable[[Any], Any], value: Any, is_leaf: Callable[[Any], bool] = lambda value: False) -> Any:
+def mapped(change: Callable[[Any], Any], value: Any, is_leaf: Callable[[Any], bool] = lambda value: False) -> Any:
     """Nested containers and dataclasses again, with each tensor (and each further leaf) changed."""
 
     def leaf(item: Any) -> Any:
         if isinstance(item, Tensor) or is_leaf(item):
             return change(item)
         if isinstance(item, Mapping):  # PyTorch knows dicts, and not all that behave like one
-            return {key: _mapped(change, entry, is_leaf) for key, entry in item.items()}
+            return {key: mapped(change, entry, is_leaf) for key, entry in item.items()}
         if dataclasses.is_dataclass(item) and not isinstance(item, type):
             twin = copy.copy(item)
             for field in dataclasses.fields(item):
-                object.__setattr__(twin, field.name, _mapped(change, getattr(item, field.name), is_leaf))
+                object.__setattr__(twin, field.name, mapped(change, getattr(item, field.name), is_leaf))
             return twin
         return item
 

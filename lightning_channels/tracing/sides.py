@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Container
 from dataclasses import dataclass
 
 import torch
@@ -84,11 +85,11 @@ def refused_modules(model: nn.Module) -> dict[str, Refused]:
     return found
 
 
-def pin_refused(model: nn.Module, walk: Walk) -> None:
-    """Pin the tensors of modules that cannot be narrowed from outside."""
+def pin_refused(model: nn.Module, walk: Walk) -> dict[str, Refused]:
+    """Pin the tensors of modules that cannot be narrowed from outside; returns these modules."""
     refused_by_name = refused_modules(model)
     if not refused_by_name:
-        return
+        return {}
     leaves = _Leaves(model, walk)
     found: list[tuple[Tensor, Pin]] = []
     for name, refused in refused_by_name.items():
@@ -101,14 +102,20 @@ def pin_refused(model: nn.Module, walk: Walk) -> None:
         for tensor in own_tensors(model.get_submodule(name)).values():
             found += [(labels, pin) for labels in leaves.of(tensor).values()]
     walk.labels.pins[:0] = found  # the first reason is the one that is shown, and no rule knows a better one
+    return refused_by_name
 
 
-def find_sides(model: nn.Module, walk: Walk) -> list[Side]:
-    """All sides, in the order of ``named_modules``; bare tensors last, since modules give units their names."""
+def find_sides(model: nn.Module, walk: Walk, refused: Container[str]) -> list[Side]:
+    """All sides, in the order of ``named_modules``; bare tensors last, since modules give units their names.
+
+    Args:
+        model: The traced model.
+        walk: Of its program.
+        refused: Names of the modules to leave out.
+    """
     leaves = _Leaves(model, walk)
     known: list[Side] = []
     bare: list[Side] = []
-    refused = refused_modules(model)
     read = _read(walk)
     for name, module in named_modules_of(model):
         if name in refused:
@@ -141,7 +148,7 @@ def _known_sides(name: str, module: nn.Module, spec: OpSpec, leaves: _Leaves) ->
         for dim, side in enumerate(dims):
             if side is not None and dim in vectors:
                 found[side].append(vectors[dim])
-    if getattr(module, "groups", 1) > 1:
+    if spec.groups is not None and spec.groups.within is not None and getattr(module, "groups", 1) > 1:
         _spread_groups(module, found)
     sides = []
     for key, role in spec.sides.items():

@@ -5,11 +5,13 @@ from lightning_channels.units.channel import Channel
 from lightning_channels.units.one_shot import OneShotMutableChannelUnit
 from lightning_channels.units.rounding import make_divisible
 from lightning_channels.units.sequential import SequentialMutableChannelUnit
+from lightning_channels.units.slimmable import SlimmableChannelUnit
 
 __all__ = [
     "Channel",
     "MutableChannelUnit",
     "OneShotMutableChannelUnit",
     "SequentialMutableChannelUnit",
+    "SlimmableChannelUnit",
     "make_divisible",
 ]

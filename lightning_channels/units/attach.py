@@ -34,6 +34,9 @@ def check_fits(model: nn.Module, unit: str, channels: Iterable[Channel]) -> None
                 f"unit {unit!r} has a channel in the module {channel.name!r}, which the model doesn't have"
                 f"{did_you_mean(channel.name, names)}"
             ) from error
+        reason = refusal(module)
+        if reason is not None and not is_dynamic(module):
+            raise StructureError(f"unit {unit!r} has a channel in {channel.name!r}, which can't be narrowed: {reason}")
         size = _side_size(module, channel)
         if size is None:
             what = f"tensor {channel.tensor!r}" if channel.tensor else "channels"
@@ -43,9 +46,6 @@ def check_fits(model: nn.Module, unit: str, channels: Iterable[Channel]) -> None
             )
         if channel.end > size:
             raise StructureError(f"unit {unit!r} needs {channel!r}, but that side has {size} positions")
-        reason = refusal(module)
-        if reason is not None and not is_dynamic(module):
-            raise StructureError(f"unit {unit!r} has a channel in {channel.name!r}, which can't be narrowed: {reason}")
 
 
 def _side_size(module: nn.Module, channel: Channel) -> int | None:

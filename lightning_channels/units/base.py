@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 from torch import Tensor, nn
 
 from lightning_channels._plain import is_int
+from lightning_channels.dynamic_ops import use_container_class
 from lightning_channels.errors import ChoiceError, ConfigError, check_keys
-from lightning_channels.mutables import BaseMutableChannel, SimpleMutableChannel
+from lightning_channels.mutables import BaseMutableChannel, MutableChannelContainer, SimpleMutableChannel
 from lightning_channels.registry import UNITS, check_arguments
 from lightning_channels.units.attach import attach, check_fits, detach
 from lightning_channels.units.channel import Channel
 from lightning_channels.units.layout import channels_template, describe, fill_from_config, fill_from_group
+from lightning_channels.units.predefined import PredefinedGroup, fill_from_predefined, predefined_groups
 from lightning_channels.units.rounding import check_number
 
 if TYPE_CHECKING:
@@ -113,8 +115,24 @@ class MutableChannelUnit:
         return [cls.init_from_group(group, unit_args or {}) for group in graph.groups]
 
     @classmethod
-    def init_from_group(cls, group: Group, unit_args: Mapping[str, Any]) -> Self:
-        """A unit for one group of channels.
+    def init_from_predefined_model(cls, model: nn.Module, unit_args: Mapping[str, Any] | None = None) -> list[Self]:
+        """One unit for each mutable that is registered in a model written with dynamic ops; nothing is run.
+
+        What belongs together is what the model says, and is taken at its word.
+
+        Args:
+            model: A model with dynamic ops, to whose sides mutables are registered.
+            unit_args: Init arguments besides ``num_channels``.
+
+        Raises:
+            PrepareError: If the model has no dynamic op, or none with a mutable.
+            ConfigError: If ``unit_args`` holds an argument that the type doesn't take.
+        """
+        return [cls.init_from_group(group, unit_args or {}) for group in predefined_groups(model)]
+
+    @classmethod
+    def init_from_group(cls, group: Group | PredefinedGroup, unit_args: Mapping[str, Any]) -> Self:
+        """A unit for one group of channels, which a tracer found or a mutable of a predefined model steers.
 
         Raises:
             ConfigError: If ``unit_args`` holds an argument that the type doesn't take, or another ``num_channels``.
@@ -122,12 +140,15 @@ class MutableChannelUnit:
         arguments = {"num_channels": group.num_channels, **unit_args}
         check_arguments(cls, arguments, f"unit type {cls.__name__}")
         unit = cls(**{**arguments, "num_channels": group.num_channels})
-        fill_from_group(unit, group)
-        unit._settle()
+        if isinstance(group, PredefinedGroup):
+            fill_from_predefined(unit, group)
+        else:
+            fill_from_group(unit, group)
         if arguments["num_channels"] != group.num_channels:
             raise ConfigError(
                 f"unit {unit.name!r} has {group.num_channels} channels, its config says {arguments['num_channels']!r}"
             )
+        unit._settle()
         return unit
 
     @classmethod
@@ -233,11 +254,14 @@ class MutableChannelUnit:
 
     def keep_first(self, number: int) -> None:
         """Activate the first ``number`` channels, in every group as many."""
+        self.mutable_channel.keep(self._first(number))
+
+    def _first(self, number: int) -> int | list[int]:
+        """The first ``number`` channels, in every group as many, as a mutable's ``keep`` takes them."""
         if self.groups == 1 or number == self.num_channels:
-            self.mutable_channel.keep(number)
-            return
+            return number
         width, inside = self.num_channels // self.groups, number // self.groups
-        self.mutable_channel.keep([g * width + i for g in range(self.groups) for i in range(inside)])
+        return [g * width + i for g in range(self.groups) for i in range(inside)]
 
     def keep(self, channels: Sequence[int] | Tensor) -> None:
         """Activate exactly these channels.
@@ -270,9 +294,17 @@ class MutableChannelUnit:
         check_fits(model, self.name, [*self.channels, *self.attributes])
         attach(model, [*self.channels, *self.attributes], self.mutable_channel)
 
+    @staticmethod
+    def _register_channel_container(model: nn.Module, container_class: type[MutableChannelContainer]) -> None:
+        """Give every dynamic op of ``model`` containers of this class; see :func:`use_container_class`."""
+        use_container_class(model, container_class)
+
     def detach(self, model: nn.Module) -> None:
         """Take this unit's mutable channel off its modules."""
         detach(model, [*self.channels, *self.attributes], self.mutable_channel)
+
+    def leave(self, model: nn.Module) -> None:
+        """Undo what this unit did to the modules of a predefined model, which keeps its dynamic ops and mutables."""
 
     # --- templates ---------------------------------------------------------------------------------------------------
 

@@ -87,7 +87,8 @@ def channels_template(unit: MutableChannelUnit) -> dict[str, Any]:
         template["exact"] = False
     if unit.inexact is not None:
         template["inexact"] = unit.inexact
-    if unit.reason is not None:
+    # what is the model's input or output is seen to be from its channels
+    if unit.reason is not None and unit.output_related and (unit.input_related or unit.reduced):
         template["reason"] = unit.reason
     return template
 

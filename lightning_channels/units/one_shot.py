@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Self
 
 from lightning_channels.errors import ChoiceError, ConfigError
 from lightning_channels.registry import UNITS
+from lightning_channels.units.base import MutableChannelUnit
 from lightning_channels.units.sequential import SequentialMutableChannelUnit
+
+if TYPE_CHECKING:
+    from lightning_channels.tracing import Group
+    from lightning_channels.units.predefined import PredefinedGroup
 
 __all__ = ["OneShotMutableChannelUnit"]
 
@@ -53,11 +58,25 @@ class OneShotMutableChannelUnit(SequentialMutableChannelUnit):
         self._numbers: list[int] = []
         self._settle()
 
+    @classmethod
+    def init_from_group(cls, group: Group | PredefinedGroup, unit_args: Mapping[str, Any]) -> Self:
+        """A unit for one group. One that can't change has its full width alone: the candidates are the others'.
+
+        Raises:
+            ConfigError: If ``unit_args`` holds an argument that the type doesn't take, or another ``num_channels``.
+        """
+        if not MutableChannelUnit.init_from_group(group, {}).is_mutable:
+            unit_args = {**unit_args, "candidate_choices": []}
+        return super().init_from_group(group, unit_args)
+
     def _settle(self) -> None:
         """Round the candidates; groups become known only after construction."""
-        rounded = {super(OneShotMutableChannelUnit, self).number_of(choice) for choice in self._given}
-        self._numbers = sorted(rounded) or [self.num_channels]
+        self._numbers = self._rounded() or [self.num_channels]
         self.keep_first(self._numbers[-1] if self.can_change else self.num_channels)
+
+    def _rounded(self) -> list[int]:
+        """The candidates as numbers of channels, ascending, equal ones merged."""
+        return sorted({super(OneShotMutableChannelUnit, self).number_of(choice) for choice in self._given})
 
     @property
     def candidate_choices(self) -> list[int | float]:

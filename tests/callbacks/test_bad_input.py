@@ -50,7 +50,10 @@ from tests.callbacks.nets import UNITS, Classifier, loader, trainer
         ({"mutator": {"units": {}}}, r"neither a template.*nor a structure"),
         ({"mutator": {"type": "ChanelMutator"}}, r"did you mean 'ChannelMutator'\?"),
         ({"mutator": "nowhere.ckpt"}, r"there is no file nowhere\.ckpt"),
-        ({"mutator": {"type": "ChannelMutator", "parse_cfg": {"type": "BackwardTracer"}}}, r"BackwardTracer"),
+        (
+            {"mutator": {"type": "ChannelMutator", "parse_cfg": {"type": "BackwardTracr"}}},
+            r"did you mean 'BackwardTracer'\?",
+        ),
     ],
 )
 def test_arguments(arguments, message):

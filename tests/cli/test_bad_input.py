@@ -25,6 +25,14 @@ BAD = {
     "unknown unit key": (["model/digits_resnet", "+unit.divisr=8"], "did you mean 'divisor'?"),
     "unknown tracer": (["model/digits_resnet", "tracer.type=ForwardTrace"], "did you mean 'ForwardTracer'?"),
     "wrong input": (["model/digits_resnet", "tracer.input_shape=[1,3,8,8]"], "[1, 3, 8, 8]"),
+    "unknown unit": (
+        ["experiment/autoslim_mbv2_1.5x", "model.width_mult=1.0", "tracer=forward", "tracer.input_shape=[1,3,32,32]"],
+        "settings for the unit 'features.0.0_(0, 48)_48', which the model doesn't have; did you mean",
+    ),
+    "candidate out of range": (
+        ["model/digits_resnet", "unit=slimmable", "unit.candidate_choices=[0.5,2]"],
+        "the choice 2 of unit",
+    ),
     "missing file": (["nowhere.yaml"], "cannot read nowhere.yaml: No such file or directory"),
 }
 
@@ -47,6 +55,15 @@ def test_one_line_and_exit_code_2(cli, arguments: list[str], message: str) -> No
         ("_target_: torchvision.models.resnet19\n", "torchvision.models.resnet19"),
         ("_target_: torchvision.models.list_models\n", "not a torch.nn.Module"),
         ("defaults: [{unit: one_shot}]\n", "no group 'model'"),
+        (
+            "model: {_target_: slimmable.models.DigitsResNet, widths: [8, 8, 8]}\n"
+            "tracer: {input_shape: [1, 1, 8, 8]}\n"
+            "unit: {type: SlimmableChannelUnit, candidate_choices: [4, 8]}\n"
+            "mutator:\n"
+            "  type: SlimmableChannelMutator\n"
+            "  units: {'stem.0_(0, 8)_8': {init_args: {candidate_choices: [2, 4, 8]}}}\n",
+            "must have equally many candidate_choices, one for each subnet; 5 units have 2, but not 'stem.0_(0, 8)_8'",
+        ),
     ],
 )
 def test_bad_files(cli, tmp_path: Path, text: str, message: str) -> None:
@@ -55,6 +72,16 @@ def test_bad_files(cli, tmp_path: Path, text: str, message: str) -> None:
     code, out, err = cli("units", path)
     assert (code, out, err.count("\n")) == (2, "", 1)
     assert message in err
+
+
+@pytest.mark.parametrize("text", ["raise RuntimeError('no luck')\n", "def net(:\n", "import nowhere\n"])
+def test_modules_that_cannot_be_imported(cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    name = f"broken_{abs(hash(text))}"
+    (tmp_path / f"{name}.py").write_text(text)
+    monkeypatch.chdir(tmp_path)
+    code, out, err = cli("units", f"{name}.net")
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert f"cannot import {name}.net: " in err
 
 
 def test_output_that_cannot_be_written(cli, tmp_path: Path) -> None:
@@ -77,3 +104,5 @@ def test_bad_command_lines(cli, arguments: list[str], message: str) -> None:
     code, out, err = cli(*arguments)
     assert (code, out) == (2, "")
     assert message in err
+    assert err.startswith("lightning-channels: error: ")
+    assert err.count("\n") == 1

@@ -109,6 +109,15 @@ def test_the_mutator_template_is_plain_and_complete() -> None:
     assert type(template["channel_unit_cfg"]["default_args"]["candidate_choices"]) is list
 
 
+def test_units_can_be_a_file(tmp_path: Path) -> None:
+    path = tmp_path / "units.yaml"
+    path.write_text("'stem.0_(0, 16)_16': {choice: 0.5}\n")
+    template = mutator_config(composed(f"mutator.units={path}"))
+    mutator = registry.build(template)
+    mutator.prepare_from_supernet(instantiate(composed().model, _convert_="all"), verify=False)
+    assert mutator.current_choices["stem.0_(0, 16)_16"] == 0.5
+
+
 @pytest.mark.parametrize("config", [{}, {"unit": None}, {"unit": {"divisor": 8}}])
 def test_a_group_that_is_missing_or_untyped_is_named(config: dict) -> None:
     with pytest.raises(ConfigError, match="group 'unit' must be a dict with a 'type'"):

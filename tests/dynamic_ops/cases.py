@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torchvision.models.convnext import LayerNorm2d
 
-from lightning_channels.dynamic_ops import containers, make_dynamic
+from lightning_channels.dynamic_ops import DynamicMixin, containers, dynamic_op, make_dynamic
 from lightning_channels.mutables import SimpleMutableChannel
 
 Keep = dict[str, "int | list[int]"]
@@ -112,6 +112,25 @@ class AssigningNorm(nn.Module):
         if self.training:
             self.average = 0.9 * self.average + 0.1 * x.detach().mean(0)
         return (x - self.average) * self.weight
+
+
+class Transposed(nn.Module):
+    """A linear layer that keeps its weight the other way around."""
+
+    def __init__(self, into: int, out: int, bias: bool = True) -> None:
+        super().__init__()
+        self.into, self.out = into, out
+        self.weight = nn.Parameter(torch.randn(into, out))
+        self.bias = nn.Parameter(torch.randn(out)) if bias else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = x.reshape(-1, self.into) @ self.weight
+        return (y if self.bias is None else y + self.bias).view(*x.shape[:-1], self.out)
+
+
+@dynamic_op(inputs="into", outputs="out", tensors={"weight": ("into", "out"), "bias": ("out",)})
+class DynamicTransposed(DynamicMixin, Transposed):
+    pass
 
 
 def _conv(name: str, build: Callable[[], nn.Module], shape: tuple[int, ...], prefix: Keep, index: Keep) -> Case:
@@ -226,6 +245,17 @@ CASES = [
         prefix={"weight": 4, "average": 4},
         index={"weight": [0, 3, 7], "average": [0, 3, 7]},
         tensors={"weight": [0], "average": [0]},
+    ),
+    Case(
+        "registered",
+        lambda: Transposed(4, 6),
+        (2, 3, 4),
+        {"into": 3, "out": 2},
+        {"into": [0, 2, 3], "out": [1, 4, 5]},
+        "into",
+        "out",
+        dim=-1,
+        out_dim=-1,
     ),
     _norm("torchvision-layernorm2d", lambda: LayerNorm2d(8), (3, 8, 4, 4), masked=False),
 ]

@@ -59,6 +59,13 @@ def test_without_recalibration_the_narrow_subnet_is_useless(slimmable: Trained, 
     assert reached[0.25] < 0.5
 
 
+def test_with_statistics_of_its_own_each_subnet_is_good_without_recalibration(composed, tmp_path: Path) -> None:
+    overrides = ["unit=slimmable", "mutator=slimmable", "report.recalibrate=false", "report.latency_runs=1"]
+    config = composed("experiment=digits_slimmable", *overrides)
+    reached = accuracies(evaluate(train(config, tmp_path), config))
+    assert {width: reached[width] for width, least in MUST_REACH.items() if reached[width] < least} == {}
+
+
 def test_a_net_trained_wide_only_cannot_be_sliced(composed, tmp_path: Path) -> None:
     config = composed("experiment=digits_slimmable", "sampler=max", "report.latency_runs=1")
     reached = accuracies(evaluate(train(config, tmp_path), config))

@@ -49,6 +49,22 @@ def test_overrides_reach_the_training(tmp_path: Path) -> None:
     assert "results.json" in done.stdout
 
 
+def test_slimmable_subnets_are_measured_whatever_the_widths(tmp_path: Path) -> None:
+    overrides = [
+        "unit=slimmable",
+        "mutator=slimmable",
+        "unit.candidate_choices=[0.25,0.75]",
+        "report.recalibrate=false",
+    ]
+    done = run(*TINY, *overrides, "hydra.run.dir=out", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    structure = yaml.safe_load((tmp_path / "out" / "slimmable.structure.yaml").read_text())
+    assert structure["template"]["type"] == "SlimmableChannelMutator"
+    rows = json.loads((tmp_path / "out" / "results.json").read_text())["rows"]
+    assert [row["width"] for row in rows] == [0.25, 0.75]
+    assert (tmp_path / "out" / "width_0.25.pt").exists()
+
+
 @pytest.mark.slow
 def test_multirun_trains_each_job(tmp_path: Path) -> None:
     done = run("--multirun", *TINY, "seed=0,1", "hydra.sweep.dir=sweep", cwd=tmp_path)

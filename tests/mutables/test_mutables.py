@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
+from lightning_channels.dynamic_ops import DynamicLinear
 from lightning_channels.errors import ChoiceError, ConfigError, PrepareError
 from lightning_channels.mutables import (
     BaseMutableChannel,
@@ -199,6 +200,40 @@ def test_ranges_that_do_not_fit(size: int, start: int, end: int, message: str) -
     with pytest.raises(ConfigError, match=message):
         container.register_mutable(SquentialMutableChannel(size), start, end)
     assert list(container.mutable_channels) == [(0, 4)]
+
+
+def test_a_concatenation_is_registered_whole_or_not_at_all() -> None:
+    container = MutableChannelContainer(12)
+    before, first, second = SquentialMutableChannel(2), SquentialMutableChannel(4), SquentialMutableChannel(3)
+    container.register_mutable(before, 0, 2)
+    container.register_concatenation([first, second.expand_mutable_channel(2)], 2)
+    assert list(container.mutable_channels) == [(0, 2), (2, 6), (6, 12)]
+    second.keep([0, 2])
+    first.current_choice = 1
+    assert container.kept.tolist() == [0, 1, 2, 6, 7, 10, 11]
+
+    other = MutableChannelContainer(12)
+    other.register_mutable(before, 10, 12)
+    with pytest.raises(ConfigError, match=r"the range \(8, 11\) overlaps \(10, 12\)"):
+        other.register_concatenation([first, first, second])
+    assert list(other.mutable_channels) == [(10, 12)]
+    first.current_choice = 2
+    before.current_choice = 1
+    assert other.activated_channels == 11  # and it goes on following what it followed
+    with pytest.raises(ConfigError, match="at least one mutable"):
+        other.register_concatenation([])
+
+
+def test_a_concatenation_on_a_dynamic_op() -> None:
+    first, second = SquentialMutableChannel(4), SquentialMutableChannel(3)
+    linear = DynamicLinear(10, 2)
+    register = MutableChannelContainer.register_mutable_channel_to_module
+    with pytest.raises(ConfigError, match=r"the range \(3, 9\) has 6 channels; the mutables have 7"):
+        register(linear, [first, second], is_to_output_channel=False, start=3, end=9)
+    register(linear, [first, second], is_to_output_channel=False, start=3, end=10)
+    first.current_choice = 1
+    assert linear.in_features == 7
+    assert torch.equal(linear.weight, linear._parameters["weight"][:, [0, 1, 2, 3, 7, 8, 9]])
 
 
 def test_a_failed_batch_update_changes_nothing() -> None:

@@ -87,7 +87,7 @@ def test_bad_choices_change_nothing(choices: dict[str, float], message: str) -> 
         ({"channel_unit_cfg": 3}, "must be a unit class, its name or a dict"),
         ({"channel_unit_cfg": dict}, "dict is no MutableChannelUnit"),
         ({"parse_cfg": {"type": "ForwardTracr"}}, "unknown tracer type 'ForwardTracr'; did you mean 'ForwardTracer'"),
-        ({"parse_cfg": {"type": "BackwardTracer"}}, "unknown tracer type 'BackwardTracer'"),
+        ({"parse_cfg": {"type": "BackwardTracr"}}, "tracer type 'BackwardTracr'; did you mean 'BackwardTracer'"),
         ({"parse_cfg": {"type": "ForwardTracer", "shape": (1, 3)}}, "takes no argument 'shape'"),
     ],
 )

@@ -59,10 +59,11 @@ def test_the_wheel_holds_the_package_with_conf_and_examples_and_nothing_else(whe
         names = set(archive.namelist())
     package = "lightning_channels"
     assert {name.split("/")[0] for name in names} == {package, f"{package}-0.1.0.dist-info"}
-    shipped = {name for name in names if not name.endswith((".py", ".yaml"))}
+    shipped = {name for name in names if not name.endswith((".py", ".yaml", ".ipynb"))}
     assert {name for name in shipped if name.startswith(f"{package}/")} == {f"{package}/py.typed"}
     for folder in ("conf", "examples"):
-        sources = {p.relative_to(ROOT).as_posix() for p in (ROOT / folder).rglob("*") if p.suffix in (".py", ".yaml")}
+        endings = (".py", ".yaml", ".ipynb")
+        sources = {p.relative_to(ROOT).as_posix() for p in (ROOT / folder).rglob("*") if p.suffix in endings}
         assert {f"{package}/{source}" for source in sources} == {
             n for n in names if n.startswith(f"{package}/{folder}/")
         }

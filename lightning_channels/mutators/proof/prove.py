@@ -60,7 +60,7 @@ class Proof:
         """
         began = time.perf_counter()
         units = [unit for unit in self._all if unit.is_mutable]
-        before = {id(unit): unit.mutable_channel.kept for unit in units}
+        before = {id(unit): unit.mutable_channel.snapshot() for unit in units}
         widen(units)  # units that aren't tried are at full width, wherever their type lets them start
         with evaluating(model):
             setting = Setting(self._graph, self._all, self._inputs, model)
@@ -70,7 +70,7 @@ class Proof:
                 accepted = passing.together(left)
         for unit in units:
             if unit in accepted:
-                unit.keep(before[id(unit)])
+                unit.mutable_channel.put_back(before[id(unit)])
             else:
                 unit.detach(model)
                 unit.reason = passing.problems[id(unit)].reason

@@ -1,0 +1,51 @@
+"""Containers of a class of the user's own."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from lightning_channels._modules import modules_of
+from lightning_channels.dynamic_ops.convert import is_dynamic
+from lightning_channels.dynamic_ops.state import state_of
+from lightning_channels.errors import ConfigError
+from lightning_channels.mutables.container import MutableChannelContainer
+
+__all__ = ["use_container_class"]
+
+
+def use_container_class(model: nn.Module, container_class: type[MutableChannelContainer]) -> None:
+    """Give every dynamic op of a model containers of one class; what is registered in them stays registered.
+
+    Args:
+        model: A model with dynamic ops; other modules are left alone.
+        container_class: :class:`MutableChannelContainer` or a subclass of it.
+
+    Raises:
+        ConfigError: If it is another class.
+    """
+    if MutableChannelContainer not in getattr(container_class, "__mro__", ()):
+        raise ConfigError(f"container_class must be MutableChannelContainer or a subclass, got {container_class!r}")
+    for module in modules_of(model):
+        if is_dynamic(module):
+            _exchange(module, container_class)
+
+
+def _exchange(module: nn.Module, container_class: type[MutableChannelContainer]) -> None:
+    state = state_of(module)
+    new: dict[int, MutableChannelContainer] = {}
+    for container in state.containers.values():
+        new[id(container)] = container
+        if type(container) is not container_class:
+            tiles = dict(container.mutable_channels)
+            new[id(container)] = container_class(container.num_channels)
+            container.clear()
+            for (start, end), mutable in tiles.items():
+                new[id(container)].register_mutable(mutable, start, end)
+    state.containers = {side: new[id(old)] for side, old in state.containers.items()}
+    state.tensors = {
+        name: tuple((dim, new[id(old)], groups) for dim, old, groups in entries)
+        for name, entries in state.tensors.items()
+    }
+    state.attributes = {
+        name: {place: new[id(old)] for place, old in places.items()} for name, places in state.attributes.items()
+    }
