@@ -7,13 +7,14 @@ STAMP := $(VENV)/.installed
 # One torch thread a worker: more only get in each other's way.
 TEST := env OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
 
-.PHONY: help install train test coverage benchmark check format build clean
+.PHONY: help install train test coverage benchmark docs check format build clean
 
 help:
 	@echo "make train    train a slimmable network on the digits and print its table (overrides: ARGS='seed=1')"
 	@echo "make test     ruff, mypy and all tests"
 	@echo "make coverage every model of torchvision's and timm's lists, each compared with its masked original (an hour)"
 	@echo "make benchmark  prepare times against the peers, in environments of their own; writes benchmarks/RESULTS.md"
+	@echo "make docs     the documentation site, in build/docs; its pictures are drawn anew from the tracer"
 	@echo "make check    ruff and mypy"
 	@echo "make format   let ruff rewrite the sources"
 	@echo "make build    wheel and sdist, in dist/"
@@ -47,6 +48,12 @@ coverage: install
 
 benchmark: install
 	$(BIN)/python benchmarks/prepare.py $(ARGS)
+
+# Any warning fails it. The tests build the site too, and run what its pages show.
+docs: install
+	$(BIN)/python docs/draw.py
+	$(BIN)/python -m sphinx -W --keep-going -q -b html docs build/docs
+	@echo "open build/docs/index.html"
 
 format: install
 	$(BIN)/ruff format .
