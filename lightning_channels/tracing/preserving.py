@@ -17,7 +17,7 @@ from torch import nn
 from lightning_channels._modules import modules_of
 from lightning_channels._rng import preserve_rng
 
-__all__ = ["keeping_attributes", "paused_gc", "preserving", "seeded", "switch_mode", "without_dropout"]
+__all__ = ["keeping_attributes", "paused_gc", "preserving", "seed", "seeded", "switch_mode", "without_dropout"]
 
 _CONTAINERS = (dict, OrderedDict, list, set)
 _STANDARD = frozenset(nn.Module().__dict__) - {"_parameters", "_modules"}
@@ -131,11 +131,16 @@ def paused_gc() -> Iterator[None]:
 def seeded() -> Iterator[None]:
     """The same random numbers each time; afterwards the global random states are as they were."""
     with preserve_rng():
-        torch.manual_seed(0)
-        random.seed(0)
-        if "numpy.random" in sys.modules:
-            sys.modules["numpy.random"].seed(0)
+        seed()
         yield
+
+
+def seed() -> None:
+    """Set the global random states, for one who puts them back himself."""
+    torch.manual_seed(0)
+    random.seed(0)
+    if "numpy.random" in sys.modules:
+        sys.modules["numpy.random"].seed(0)
 
 
 _RATES = ("p", "prob", "rate", "probs", "ratio")

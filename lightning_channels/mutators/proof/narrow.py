@@ -15,7 +15,7 @@ from torch.nn.modules.module import register_module_forward_hook, register_modul
 
 from lightning_channels._modules import named_modules_of
 from lightning_channels.tracing.chance import without_chance
-from lightning_channels.tracing.preserving import seeded
+from lightning_channels.tracing.preserving import seed
 from lightning_channels.tracing.recorder import tensors_in
 from lightning_channels.tracing.running import ExampleInputs, call
 from lightning_channels.tracing.source_lines import line_of
@@ -76,7 +76,8 @@ def run_model(model: nn.Module, inputs: ExampleInputs, random: bool = False, wat
     outcome = Outcome()
     failed: list[tuple[BaseException, str]] = []
     try:
-        with seeded(), without_chance(random), _following(model, outcome.calls, failed) if watch else nullcontext():
+        seed()  # the whole proof puts the random states back
+        with without_chance(random), _following(model, outcome.calls, failed) if watch else nullcontext():
             outcome.outputs = list(tensors_in(call(model, inputs)))
     except Exception as error:
         module = next((name for known, name in failed if known is error), "")
