@@ -95,6 +95,8 @@ def compress(labels: Tensor) -> Tensor:
             # most maps differ between the first and the last index: look there before comparing everything
             if torch.equal(labels.narrow(dim, size - 1, 1), first) and bool((labels == first).all()):
                 labels = first
+    if labels.untyped_storage().nbytes() > 2 * labels.numel() * labels.element_size():
+        return labels.clone()  # or it would hold the memory of what it was narrowed from
     return labels
 
 
