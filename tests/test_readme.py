@@ -4,42 +4,13 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any
 
-import lightning as L
 import pytest
 import torch
-from torch import Tensor, nn
-from torch.utils.data import DataLoader, TensorDataset
+from reader import readers_names
+from torch import nn
 
 README = Path(__file__).parents[1] / "README.md"
-
-
-class MyLightningModule(L.LightningModule):
-    """The module that a reader has already."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.net = nn.Sequential(
-            nn.Conv2d(1, 8, 3, padding=1),
-            nn.BatchNorm2d(8),
-            nn.ReLU(),
-            nn.Conv2d(8, 12, 3),
-            nn.Flatten(),
-            nn.Linear(432, 3),
-        )
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.net(x)
-
-    def training_step(self, batch: list[Tensor], batch_idx: int) -> Tensor:
-        return nn.functional.cross_entropy(self(batch[0]), batch[1])
-
-    def validation_step(self, batch: list[Tensor], batch_idx: int) -> None:
-        self.log("val_loss", nn.functional.cross_entropy(self(batch[0]), batch[1]))
-
-    def configure_optimizers(self) -> torch.optim.Optimizer:
-        return torch.optim.SGD(self.parameters(), 0.1)
 
 
 def blocks() -> list[str]:
@@ -55,12 +26,7 @@ def test_integration_is_about_ten_lines() -> None:
 def test_blocks_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     torch.manual_seed(0)
-    loader = DataLoader(TensorDataset(torch.randn(32, 1, 8, 8), torch.randint(0, 3, (32,))), batch_size=8)
-    names: dict[str, Any] = {
-        "MyLightningModule": MyLightningModule,
-        "train_loader": loader,
-        "val_loader": loader,
-    }
+    names = readers_names(32)
     for block in blocks():
         exec(compile(block, str(README), "exec"), names)
     small, model = torch.load(tmp_path / "half.pt", weights_only=False), names["model"]

@@ -13,10 +13,9 @@ from torch import nn
 from lightning_channels.dynamic_ops import is_dynamic
 from lightning_channels.errors import did_you_mean
 from lightning_channels.mutators import ChannelMutator
+from lightning_channels.mutators.preparation import MUTATOR
 
 __all__ = ["check_can_prepare", "check_ranks_agree", "find_mutators", "find_target", "lost_modules"]
-
-_MUTATOR = "_channel_mutator"
 
 
 def find_target(pl_module: LightningModule, name: str | None) -> nn.Module:
@@ -38,7 +37,7 @@ def find_target(pl_module: LightningModule, name: str | None) -> nn.Module:
 
 def find_mutators(target: nn.Module) -> dict[str, ChannelMutator]:
     """Name → mutator of each prepared module in ``target``, itself included (as ``""``)."""
-    return {name: module.__dict__[_MUTATOR] for name, module in target.named_modules() if module.__dict__.get(_MUTATOR)}
+    return {name: module.__dict__[MUTATOR] for name, module in target.named_modules() if module.__dict__.get(MUTATOR)}
 
 
 def check_can_prepare(pl_module: LightningModule, target: nn.Module) -> None:

@@ -15,13 +15,13 @@ from lightning_channels.dynamic_ops.convert import StaticMemo
 from lightning_channels.errors import ChoiceError, PrepareError, did_you_mean
 from lightning_channels.export.tensors import active_tensors
 from lightning_channels.mutables import BaseMutableChannel, batch_update
+from lightning_channels.mutators.preparation import MUTATOR
 
 __all__ = ["export_subnet"]
 
 # what a LightningModule holds that isn't the model, and what a prepared root holds that is ours
 _RUNNERS = {"_trainer", "_fabric"}
-_MUTATOR = "_channel_mutator"
-_OURS = {_MUTATOR}
+_OURS = {MUTATOR}
 _COMPILED = "_compiler_ctx"
 """Where a compiled LightningModule keeps its own methods; the compiled ones that hide them know this one module."""
 
@@ -168,7 +168,7 @@ def _chosen(model: nn.Module, choices: Mapping[str, int | float]) -> Iterator[No
 
 def _choose(model: nn.Module, units: Mapping[str, Any], choices: dict[str, int | float]) -> None:
     """Set choices through the mutators that know the units, since these can mean more together than each alone."""
-    for mutator in [module.__dict__[_MUTATOR] for module in modules_of(model) if module.__dict__.get(_MUTATOR)]:
+    for mutator in [module.__dict__[MUTATOR] for module in modules_of(model) if module.__dict__.get(MUTATOR)]:
         own = {name: choices.pop(name) for name in list(choices) if name in mutator.name2unit}
         if own:
             mutator.set_choices(own)

@@ -12,9 +12,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 
 from lightning_channels._modules import named_modules_of
+from lightning_channels.tracing.following import following
 from lightning_channels.tracing.recorder import tensors_in
 from lightning_channels.tracing.source_lines import line_in
 
@@ -64,15 +64,8 @@ class Journal:
     @contextmanager
     def open(self) -> Iterator[None]:
         """Write down what happens inside the block."""
-        handles = [
-            register_module_forward_pre_hook(self._enter),
-            register_module_forward_hook(self._leave, always_call=True),
-        ]
-        try:
+        with following(self._enter, self._leave):
             yield
-        finally:
-            for handle in handles:
-                handle.remove()
 
     def module_of(self, node: Any) -> str:
         """Dotted name of the innermost module that was running."""

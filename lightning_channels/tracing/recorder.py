@@ -13,12 +13,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from lightning_channels._modules import named_modules_of, named_tensors_of
 from lightning_channels.tracing.chance import certain
+from lightning_channels.tracing.following import following
 from lightning_channels.tracing.program import Call, Op, Program, Ref
 from lightning_channels.tracing.source_lines import calling_line
 from lightning_channels.tracing.stand_ins import StandIns, ValuesNeededError
@@ -290,9 +290,5 @@ def _following_calls(model: nn.Module, recorder: Recorder, stack: list[str]) -> 
             outputs = tuple(-1 if ref is None else ref.id for ref in refs)
             recorder.program.calls.append(Call(names[module], outputs, len(recorder.program.ops)))
 
-    handles = [register_module_forward_pre_hook(enter), register_module_forward_hook(leave, always_call=True)]
-    try:
+    with following(enter, leave):
         yield
-    finally:
-        for handle in handles:
-            handle.remove()

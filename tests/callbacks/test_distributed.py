@@ -1,10 +1,5 @@
 """Two processes on gloo: one run of a script, looked at from several sides."""
 
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 import torch
 from lightning.pytorch.plugins.layer_sync import TorchSyncBatchNorm
@@ -12,7 +7,6 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import nn
 from torch.nn import functional as F
 
-import lightning_channels
 from lightning_channels import ChannelPruning
 from lightning_channels.callbacks._sync_norm import KeepDynamic
 from lightning_channels.dynamic_ops import is_dynamic
@@ -20,19 +14,13 @@ from lightning_channels.mutators import ChannelMutator
 from lightning_channels.samplers import generator_for
 from tests.callbacks import ddp
 from tests.callbacks.nets import Classifier, conv_net, loader, trainer
-
-ROOT = Path(lightning_channels.__file__).parents[1]
+from tests.callbacks.ranks import run_ranks
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("ddp")
-    drop = ("LOCAL_RANK", "NODE_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT", "PL_GLOBAL_SEED")
-    environment = {key: value for key, value in os.environ.items() if key not in drop}
-    environment |= {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "tests.callbacks.ddp", str(folder)]
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=240)
-    assert done.returncode == 0, done.stderr[-3000:]
+    run_ranks("tests.callbacks.ddp", folder)
     return folder
 
 

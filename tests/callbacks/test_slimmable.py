@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import copy
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +13,6 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-import lightning_channels
 from lightning_channels import ChannelMutator, ChannelPruning, SlimmableChannelMutator
 from lightning_channels._plain import read_file
 from lightning_channels.callbacks._sync_norm import KeepDynamic
@@ -24,6 +20,7 @@ from lightning_channels.dynamic_ops import SwitchableSyncBatchNorm
 from lightning_channels.samplers import generator_for
 from tests.callbacks import slimmable_ddp
 from tests.callbacks.nets import Classifier, Watch, conv_net, loader, trainer
+from tests.callbacks.ranks import run_ranks
 
 FIRST, SECOND = "0_(0, 8)_8", "3_(0, 12)_12"
 WIDTHS = [(3, 5), (3, 8), (8, 12)]  # the first unit has two candidates of one width
@@ -214,13 +211,7 @@ def test_synchronised_norms_switch_too(tmp_path) -> None:
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("slimmable_ddp")
-    root = Path(lightning_channels.__file__).parents[1]
-    drop = ("LOCAL_RANK", "NODE_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT", "PL_GLOBAL_SEED")
-    environment = {key: value for key, value in os.environ.items() if key not in drop}
-    environment |= {"PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "tests.callbacks.slimmable_ddp", str(folder)]
-    done = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, timeout=240)
-    assert done.returncode == 0, done.stderr[-3000:]
+    run_ranks("tests.callbacks.slimmable_ddp", folder)
     return folder
 
 

@@ -13,12 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import lightning as L
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
-from torch import Tensor, nn
-from torch.utils.data import DataLoader, TensorDataset
+from reader import readers_names
 
 from lightning_channels import config_dir
 from lightning_channels.cli import main
@@ -55,34 +53,6 @@ def blocks(page: str) -> list[Block]:
         else:
             found.append(Block(language, line, code))
     return found
-
-
-class MyLightningModule(L.LightningModule):
-    """The module that a reader has already."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.net = nn.Sequential(
-            nn.Conv2d(1, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 12, 3), nn.Flatten(),
-            nn.Linear(432, 3),
-        )  # fmt: skip
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.net(x)
-
-    def training_step(self, batch: list[Tensor], batch_idx: int) -> Tensor:
-        return nn.functional.cross_entropy(self(batch[0]), batch[1])
-
-    def validation_step(self, batch: list[Tensor], batch_idx: int) -> None:
-        self.log("val_loss", nn.functional.cross_entropy(self(batch[0]), batch[1]))
-
-    def configure_optimizers(self) -> torch.optim.Optimizer:
-        return torch.optim.SGD(self.parameters(), 0.1)
-
-
-def readers_names() -> dict[str, Any]:
-    loader = DataLoader(TensorDataset(torch.randn(16, 1, 8, 8), torch.randint(0, 3, (16,))), batch_size=8)
-    return {"MyLightningModule": MyLightningModule, "train_loader": loader, "val_loader": loader}
 
 
 def runs_at_import(page: str) -> bool:
@@ -123,7 +93,7 @@ def test_a_page_does_what_it_says(page: str, tmp_path: Path, monkeypatch: pytest
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))
     torch.manual_seed(0)
-    names = {"__name__": "__main__", **readers_names()}
+    names = {"__name__": "__main__", **readers_names(16)}
     for block in blocks(page):
         where = f"{page}:{block.line}"
         if block.language == "python":

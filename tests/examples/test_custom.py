@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,16 +13,8 @@ from torch import nn
 from lightning_channels import UNITS, ChannelPruning, export_subnet
 from lightning_channels._config import examples_dir
 from tests.callbacks.nets import Classifier, Watch, loader, trainer
+from tests.examples.app import TINY, run_example
 
-TINY = [
-    "trainer.accelerator=cpu",
-    "trainer.enable_progress_bar=false",
-    "trainer.limit_train_batches=2",
-    "trainer.limit_val_batches=1",
-    "trainer.max_epochs=1",
-    "report.latency_runs=1",
-    "report.widths=[0.3,1.0]",
-]
 POWERS = {2**k for k in range(10)}
 
 
@@ -42,22 +31,9 @@ def my_unit() -> Iterator[type]:
     UNITS._classes = known
 
 
-def run(*command: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.run(
-        [sys.executable, "-W", "ignore", *command],
-        cwd=cwd,
-        capture_output=True,
-        text=True,
-        env=environment,
-        check=False,
-    )
-
-
 def test_hydra_finds_the_unit_by_its_name_in_a_config_of_ones_own(tmp_path: Path) -> None:
-    script = str(examples_dir() / "custom_unit.py")
     own = ["--config-dir", str(examples_dir() / "custom_conf"), "unit=my_unit"]
-    done = run(script, *own, *TINY, "hydra.run.dir=out", cwd=tmp_path)
+    done = run_example("custom_unit.py", *own, *TINY, "report.widths=[0.3,1.0]", "hydra.run.dir=out", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     structure = yaml.safe_load((tmp_path / "out" / "slimmable.structure.yaml").read_text())
     config = structure["template"]["channel_unit_cfg"]
@@ -87,7 +63,7 @@ def test_choices_are_rounded_to_what_the_unit_allows(my_unit: type, asked: int, 
 
 
 def test_the_layer_with_a_dynamic_op_of_its_own() -> None:
-    done = run(str(examples_dir() / "custom_op.py"), cwd=Path.cwd())
+    done = run_example("custom_op.py", cwd=Path.cwd())
     assert done.returncode == 0, done.stderr
     assert "DynamicTransposedLinear(" in done.stdout
     assert "(out_features): MutableChannelContainer(num_channels=64, activated_channels=24)" in done.stdout

@@ -11,42 +11,13 @@ from typing import Any
 
 import pytest
 from lightning import LightningModule
+from printed import CONVS, UNIT
 from torch import nn
 
 from lightning_channels import UNITS
 from lightning_channels._config import examples_dir
 
 NOTEBOOK = examples_dir() / "mutable_channel_unit.ipynb"
-
-UNIT = """\
-SequentialMutableChannelUnit(
-  name=net.conv0_(0, 8)_8
-  (output_related): ModuleList(
-    (0): Channel(net.conv0, index=(0, 8), is_output_channel=true, expand_ratio=1)
-  )
-  (input_related): ModuleList(
-    (0): Channel(net.conv1, index=(0, 8), is_output_channel=false, expand_ratio=1)
-  )
-  (mutable_channel): SquentialMutableChannel(num_channels=8, activated_channels=8)
-)
-"""
-
-CONVS = """\
-DynamicConv2d(
-  3, 8, kernel_size=(3, 3), stride=(1, 1), padding=(1, 1)
-  (mutable_attrs): ModuleDict(
-    (in_channels): MutableChannelContainer(num_channels=3, activated_channels=3)
-    (out_channels): MutableChannelContainer(num_channels=8, activated_channels={active})
-  )
-)
-DynamicConv2d(
-  8, 16, kernel_size=(3, 3), stride=(1, 1), padding=(1, 1)
-  (mutable_attrs): ModuleDict(
-    (in_channels): MutableChannelContainer(num_channels=8, activated_channels={active})
-    (out_channels): MutableChannelContainer(num_channels=16, activated_channels=16)
-  )
-)
-"""
 
 
 def code_cells() -> list[dict[str, Any]]:
@@ -93,15 +64,15 @@ def test_the_outputs_in_the_notebook_are_those_of_a_run(printed: list[str]) -> N
 def test_it_prints_what_the_documents_print(printed: list[str]) -> None:
     blocks = iter(block for block in printed if block)
     assert next(blocks) == "This model has 4 MutableChannelUnit(SequentialMutableChannelUnit).\n"
-    assert next(blocks) == UNIT
+    assert next(blocks) == UNIT + "\n"
     assert len(next(blocks).splitlines()) == 4
-    assert next(blocks) == "The current choice of unit1 is 8.\n" + CONVS.format(active=8)
+    assert next(blocks) == "The current choice of unit1 is 8.\n" + CONVS.format(active=8) + "\n"
     sampled = next(blocks)
     choice = re.match(r"We get a sampled choice ([1-8])\.\n", sampled)
     assert choice is not None
-    assert sampled == choice.group() + CONVS.format(active=choice.group(1))
+    assert sampled == choice.group() + CONVS.format(active=choice.group(1)) + "\n"
     assert next(blocks).startswith(f"({choice.group(1)}, 3, 3, 3) (16, {choice.group(1)}, 3, 3)\n")
     assert next(blocks) == "The model has 4 MutableChannelUnits.\n"
     by_config = next(blocks)
-    assert by_config == UNIT + "SquentialMutableChannel(num_channels=8, activated_channels=3)\n"
+    assert by_config == UNIT + "\nSquentialMutableChannel(num_channels=8, activated_channels=3)\n"
     assert next(blocks) == "The model has 2 MutableChannelUnits.\n"

@@ -1,31 +1,19 @@
 """examples/train.py as a program: Hydra's own options, overrides, and other data and models."""
 
 import json
-import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import yaml
 
-from lightning_channels._config import examples_dir
+from tests.examples.app import TINY, run_example
 
-TINY = [
-    "trainer.accelerator=cpu",
-    "trainer.enable_progress_bar=false",
-    "trainer.limit_train_batches=2",
-    "trainer.limit_val_batches=1",
-    "trainer.max_epochs=1",
-    "report.latency_runs=1",
-    "report.widths=[0.5,1.0]",
-]
+SHORT = [*TINY, "report.widths=[0.5,1.0]"]
 
 
 def run(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-W", "ignore", str(examples_dir() / "train.py"), *arguments]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, env=environment, check=False)
+    return run_example("train.py", *arguments, cwd=cwd)
 
 
 def test_cfg_job_prints_the_composed_config(tmp_path: Path) -> None:
@@ -39,7 +27,7 @@ def test_cfg_job_prints_the_composed_config(tmp_path: Path) -> None:
 
 def test_overrides_reach_the_training(tmp_path: Path) -> None:
     overrides = ["unit=one_shot", "unit.candidate_choices=[0.25,0.5,0.75,1.0]", "data.batch_size=32"]
-    done = run(*TINY, *overrides, "hydra.run.dir=out", cwd=tmp_path)
+    done = run(*SHORT, *overrides, "hydra.run.dir=out", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     structure = yaml.safe_load((tmp_path / "out" / "slimmable.structure.yaml").read_text())
     unit_config = structure["template"]["channel_unit_cfg"]
@@ -56,7 +44,7 @@ def test_slimmable_subnets_are_measured_whatever_the_widths(tmp_path: Path) -> N
         "unit.candidate_choices=[0.25,0.75]",
         "report.recalibrate=false",
     ]
-    done = run(*TINY, *overrides, "hydra.run.dir=out", cwd=tmp_path)
+    done = run(*SHORT, *overrides, "hydra.run.dir=out", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     structure = yaml.safe_load((tmp_path / "out" / "slimmable.structure.yaml").read_text())
     assert structure["template"]["type"] == "SlimmableChannelMutator"
@@ -67,7 +55,7 @@ def test_slimmable_subnets_are_measured_whatever_the_widths(tmp_path: Path) -> N
 
 @pytest.mark.slow
 def test_multirun_trains_each_job(tmp_path: Path) -> None:
-    done = run("--multirun", *TINY, "seed=0,1", "hydra.sweep.dir=sweep", cwd=tmp_path)
+    done = run("--multirun", *SHORT, "seed=0,1", "hydra.sweep.dir=sweep", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     for job in ("0", "1"):
         assert len(json.loads((tmp_path / "sweep" / job / "results.json").read_text())["rows"]) == 2

@@ -16,13 +16,14 @@ from lightning_channels.tracing.program import Op, Ref
 from lightning_channels.tracing.rewrites import REWRITES
 from lightning_channels.tracing.walk import Walk
 
-__all__ = ["Failure", "Sections", "first_departure"]
+__all__ = ["Comparison", "Failure", "Sections", "first_departure"]
 
 
 _RANKING = {
     "torchvision::nms", "aten::topk", "aten::sort", "aten::argsort", "aten::argmax", "aten::argmin", "aten::nonzero",
     "aten::masked_select", "aten::_unique2",
 }  # fmt: skip
+"""Operators whose results depend on an order of values, or on how many there are of a kind."""
 
 
 @dataclass(frozen=True, slots=True)

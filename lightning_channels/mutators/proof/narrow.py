@@ -11,10 +11,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 
 from lightning_channels._modules import named_modules_of
 from lightning_channels.tracing.chance import without_chance
+from lightning_channels.tracing.following import following
 from lightning_channels.tracing.preserving import seed
 from lightning_channels.tracing.recorder import tensors_in
 from lightning_channels.tracing.running import ExampleInputs, call
@@ -105,12 +105,8 @@ def _following(model: nn.Module, calls: list[Observed], failed: list[tuple[BaseE
         elif module in names:
             calls.append(Observed(name, list(tensors_in(output))))
 
-    handles = [register_module_forward_pre_hook(enter), register_module_forward_hook(leave, always_call=True)]
-    try:
+    with following(enter, leave):
         yield
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def _line(error: BaseException) -> str:
