@@ -154,12 +154,13 @@ def restore(module: nn.Module) -> nn.Module:
     return module
 
 
-def make_static(module: nn.Module, memo: StaticMemo | None = None) -> nn.Module:
+def make_static(module: nn.Module, memo: StaticMemo | None = None, borrowed: bool = False) -> nn.Module:
     """Cut a dynamic op down to its active channels, in place: a plain module with small tensors.
 
     Args:
         module: A dynamic op.
         memo: The same dict for all modules of a model, so that parameters which they share stay shared.
+        borrowed: Whether its containers are another module's, and stay as they are.
 
     Returns:
         The same object, of its plain class.
@@ -174,6 +175,8 @@ def make_static(module: nn.Module, memo: StaticMemo | None = None) -> nn.Module:
     settle(module, state)
     sizes = _active_sizes(module)
     parts = {name: _static(module, state, name, memo) for name in state.tensors}
+    if borrowed:
+        module.__dict__[STATE] = ChannelState({}, {}, {}, {})
     restore(module)
     assert type(module) is plain
     module.__dict__.update(sizes)

@@ -13,7 +13,7 @@ from lightning_channels.dynamic_ops.properties import add_properties
 from lightning_channels.dynamic_ops.spec import STATISTICS, class_spec
 from lightning_channels.dynamic_ops.switching import SwitchableMixin
 
-__all__ = ["dynamic_class", "named", "named_class", "plain_class", "switchable"]
+__all__ = ["dynamic_class", "is_own_reducer", "named", "named_class", "plain_class", "switchable"]
 
 C = TypeVar("C", bound=type[DynamicMixin])
 _Key = tuple[type[nn.Module], tuple[str, ...], bool, tuple[str, ...], bool]
@@ -21,6 +21,7 @@ _Key = tuple[type[nn.Module], tuple[str, ...], bool, tuple[str, ...], bool]
 _NAMED: dict[type[nn.Module], type[DynamicMixin]] = {}
 _SWITCHABLE: dict[type[nn.Module], type[DynamicMixin]] = {}
 _GENERIC: dict[_Key, type[DynamicMixin]] = {}
+_REDUCERS: set[Callable[..., Any]] = set()
 
 
 def named(cls: C) -> C:
@@ -99,7 +100,13 @@ def _reducer(cls: type[DynamicMixin], key: _Key) -> Callable[[Any, SupportsIndex
             return (_empty, (*key, *args[1:]), *rest)
         return (_remade, (key, make, tuple(key[0] if arg is cls else arg for arg in args)), *rest)
 
+    _REDUCERS.add(reduce)
     return reduce
+
+
+def is_own_reducer(method: Any) -> bool:
+    """Whether a ``__reduce_ex__`` does nothing but name the class of a dynamic op by what makes it."""
+    return method in _REDUCERS
 
 
 def _empty(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -12,10 +11,13 @@ from torch import Tensor, nn
 from lightning_channels._modules import modules_of, named_tensors_of
 from lightning_channels.dynamic_ops import containers, is_dynamic, make_static
 from lightning_channels.dynamic_ops.convert import StaticMemo
+from lightning_channels.dynamic_ops.state import state_of
 from lightning_channels.errors import ChoiceError, PrepareError, did_you_mean
+from lightning_channels.export.copying import copied
 from lightning_channels.export.tensors import active_tensors
 from lightning_channels.mutables import BaseMutableChannel, batch_update
 from lightning_channels.mutators.preparation import MUTATOR
+from lightning_channels.tracing.preserving import paused_gc
 
 __all__ = ["export_subnet"]
 
@@ -88,22 +90,22 @@ def static_copy(
             for _, tensor in named_tensors_of(model):
                 if isinstance(tensor, nn.Parameter):
                     memo.setdefault(id(tensor), tensor)
-            for module in modules_of(model):  # nobody adds hooks to it: the empty dicts for these can be shared
-                memo |= {id(held): held for name, held in module.__dict__.items() if "hooks" in name and held == {}}
-        # units have nothing to do in the copy, and their lists of channels would take longest
+        # what says which channels are active is only read, and would take longest; only a switchable norm's has tensors
+        states = [state_of(module) for module in modules_of(model) if is_dynamic(module)]
+        memo |= {id(state): state for state in states if state.candidates is None}
         memo |= {id(root.owner): None for root in _roots(model) if root.owner is not None}
-        with _uncompiled(model), _without(model, _RUNNERS | _OURS):
-            exported = copy.deepcopy(model, memo)
+        with _uncompiled(model), _without(model, _RUNNERS | _OURS), paused_gc():
+            exported = copied(model, memo)
+        for module in modules_of(exported):
+            for name in _OURS:
+                module.__dict__.pop(name, None)
+            if is_dynamic(module):
+                make_static(module, cut, borrowed=state_of(module).candidates is None)
     if throwaway:
         for module in modules_of(model):
             runners = {name: module.__dict__[name] for name in _RUNNERS & module.__dict__.keys()}
             if runners:
                 memo[id(module)].__dict__.update(runners)
-    for module in modules_of(exported):
-        for name in _OURS:
-            module.__dict__.pop(name, None)
-        if is_dynamic(module):
-            make_static(module, cut)
     return exported
 
 

@@ -124,10 +124,14 @@ class Replay:
 
     def sliced(self, tensor: Tensor, maps: Maps) -> Tensor:
         """A full tensor without the indices that are dropped by its maps; itself where none is."""
-        for dim in sorted({d for labels in maps for d in varying(labels)}):
-            mask = self._mask(maps, dim)
-            if mask is not None:
-                tensor = tensor.index_select(dim, mask.nonzero().flatten().to(tensor.device))
+        masks: dict[int, Tensor] = {}
+        for labels in maps:
+            for dim in varying(labels):
+                alive = self._mask_of_map(labels, dim)
+                if alive is not None:
+                    masks[dim] = masks[dim] & alive if dim in masks else alive
+        for dim, mask in masks.items():
+            tensor = tensor.index_select(dim, mask.nonzero().flatten().to(tensor.device))
         return tensor
 
     # --- running -----------------------------------------------------------------------------------------------------

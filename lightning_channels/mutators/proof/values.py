@@ -92,6 +92,6 @@ def _constant(tensor: Tensor) -> float | None:
     if not tensor.is_floating_point() or tensor.numel() < 2:
         return None
     tensor = tensor.detach()
-    first, last = tensor[(0,) * tensor.dim()], tensor[(-1,) * tensor.dim()]
+    first, last = tensor[(0,) * tensor.dim()].item(), tensor[(-1,) * tensor.dim()].item()
     # most tensors differ there already, and need not be read
-    return float(first) if bool(first == last) and bool((tensor == first).all()) else None
+    return first if first == last and bool((tensor == first).all()) else None
