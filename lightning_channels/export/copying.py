@@ -32,8 +32,9 @@ def copied(model: nn.Module, memo: dict[int, Any]) -> nn.Module:
     """
     made: list[tuple[nn.Module, Any]] = []
     for module in modules_of(model):
-        if id(module) not in memo and _is_ordinary(type(module)):
-            memo[id(module)] = type(module).__new__(type(module))
+        cls: Any = type(module)
+        if id(module) not in memo and _is_ordinary(cls):
+            memo[id(module)] = cls.__new__(cls)
             made.append((module, memo[id(module)]))
     for module, new in reversed(made):  # inner ones first, since outer ones may look into them
         new.__setstate__({name: _copied(value, memo) for name, value in module.__dict__.items()})
@@ -58,7 +59,7 @@ def _copied(value: Any, memo: dict[int, Any]) -> Any:
 
 
 @cache
-def _is_ordinary(cls: type) -> bool:
+def _is_ordinary(cls: type[nn.Module]) -> bool:
     """Whether copies of a class's objects are empty objects that get a copy of the others' attributes."""
     for base in cls.__mro__:
         own = vars(base)
