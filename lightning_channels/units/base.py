@@ -16,7 +16,13 @@ from lightning_channels.mutables import BaseMutableChannel, MutableChannelContai
 from lightning_channels.registry import UNITS, check_arguments
 from lightning_channels.units.attach import attach, check_fits, detach
 from lightning_channels.units.channel import Channel
-from lightning_channels.units.layout import channels_template, describe, fill_from_config, fill_from_group
+from lightning_channels.units.layout import (
+    channels_template,
+    describe,
+    fill_from_config,
+    fill_from_group,
+    num_channels_of,
+)
 from lightning_channels.units.predefined import PredefinedGroup, fill_from_predefined, predefined_groups
 from lightning_channels.units.rounding import check_number
 
@@ -139,7 +145,10 @@ class MutableChannelUnit:
         """
         arguments = {"num_channels": group.num_channels, **unit_args}
         check_arguments(cls, arguments, f"unit type {cls.__name__}")
-        unit = cls(**{**arguments, "num_channels": group.num_channels})
+        try:
+            unit = cls(**{**arguments, "num_channels": group.num_channels})
+        except ConfigError as error:  # raised before the unit has channels, and so a name
+            raise _said_of(error, _plain(group)) from error
         if isinstance(group, PredefinedGroup):
             fill_from_predefined(unit, group)
         else:
@@ -157,8 +166,8 @@ class MutableChannelUnit:
 
         Args:
             model: Its modules are checked against the channels.
-            config: ``init_args`` with ``num_channels``, ``channels`` with ``input_related`` and ``output_related``, and
-                ``choice``, which takes effect.
+            config: ``init_args``, ``channels`` with ``input_related`` and ``output_related``, and ``choice``, which
+                takes effect. ``num_channels`` of the init args can be left out where a channel has ``end``.
 
         Raises:
             ConfigError: If a key is unknown or a value is not allowed.
@@ -167,15 +176,26 @@ class MutableChannelUnit:
         check_keys(config, _CONFIG_KEYS, "a unit's config")
         arguments = dict(config.get("init_args") or {})
         check_arguments(cls, arguments, f"unit type {cls.__name__}")
+        channels = config.get("channels") or {}
         if "num_channels" not in arguments:
-            raise ConfigError("a unit's config needs init_args with num_channels")
-        unit = cls(**arguments)
-        fill_from_config(unit, config.get("channels") or {})
+            arguments["num_channels"] = num_channels_of(channels)
+        plain = MutableChannelUnit(arguments["num_channels"])
+        fill_from_config(plain, channels)
+        try:
+            unit = cls(**cls._arguments_for(plain, arguments))
+        except ConfigError as error:
+            raise _said_of(error, plain) from error
+        fill_from_config(unit, channels)
         check_fits(model, unit.name, [*unit.channels, *unit.attributes])
         unit._settle()
         if config.get("choice") is not None:
             unit.current_choice = config["choice"]
         return unit
+
+    @classmethod
+    def _arguments_for(cls, plain: MutableChannelUnit, arguments: dict[str, Any]) -> dict[str, Any]:
+        """The init arguments of a unit with the channels of ``plain``."""
+        return arguments
 
     def _settle(self) -> None:
         """Called once channels and constraints are known."""
@@ -329,3 +349,19 @@ class MutableChannelUnit:
             template["channels"] = channels_template(self)
         template["choice"] = self.current_choice
         return template
+
+
+def _plain(group: Group | PredefinedGroup) -> MutableChannelUnit:
+    """A unit with a group's channels that leaves a predefined model's mutable alone."""
+    plain = MutableChannelUnit(group.num_channels)
+    if isinstance(group, PredefinedGroup):
+        plain.output_related, plain.input_related = group.output_related, group.input_related
+    else:
+        fill_from_group(plain, group)
+    return plain
+
+
+def _said_of(error: ConfigError, plain: MutableChannelUnit) -> ConfigError:
+    """The error of a constructor, which knows no name for its unit, with the name."""
+    text, named, unnamed = str(error), f"unit {plain.name!r}", f"unit {MutableChannelUnit(plain.num_channels).name!r}"
+    return type(error)(text.replace(unnamed, named) if unnamed in text else f"{named}: {text}")

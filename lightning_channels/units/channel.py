@@ -9,7 +9,7 @@ from typing import Any
 from lightning_channels._plain import is_int
 from lightning_channels.errors import ConfigError, check_keys
 
-__all__ = ["Channel"]
+__all__ = ["Channel", "num_channels_in"]
 
 _KEYS = ("name", "start", "end", "expand_ratio", "is_output_channel", "index", "tensor", "dim", "attribute")
 
@@ -125,8 +125,24 @@ class Channel:
             raise ConfigError(f"{self!r} has an index outside the unit's {num_channels} channels")
 
 
+def num_channels_in(config: Mapping[str, Any]) -> int | None:
+    """How many channels the unit of a channel's config has; None where that doesn't say it.
+
+    Raises:
+        ConfigError: If a position is no integer.
+    """
+    if config.get("index"):
+        return max(int(i) for i in config["index"]) + 1
+    if "end" not in config:
+        return None
+    start, end, ratio = (
+        _integer(config, key, default) for key, default in (("start", 0), ("end", 0), ("expand_ratio", 1))
+    )
+    return (end - start) // max(1, ratio)
+
+
 def _integer(config: Mapping[str, Any], key: str, default: int) -> int:
     value = config.get(key, default)
     if not is_int(value):
-        raise ConfigError(f"{key!r} of the channel {config['name']!r} must be an integer, got {value!r}")
+        raise ConfigError(f"{key!r} of the channel {config.get('name')!r} must be an integer, got {value!r}")
     return value

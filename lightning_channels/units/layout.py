@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 from lightning_channels._plain import is_int
 from lightning_channels.errors import ConfigError, check_keys
-from lightning_channels.units.channel import Channel
+from lightning_channels.units.channel import Channel, num_channels_in
 
 if TYPE_CHECKING:
     from lightning_channels.tracing import Group
     from lightning_channels.units.base import MutableChannelUnit
 
-__all__ = ["channels_template", "describe", "fill_from_config", "fill_from_group"]
+__all__ = ["channels_template", "describe", "fill_from_config", "fill_from_group", "num_channels_of"]
 
 _KEYS = ("input_related", "output_related", "attributes", "groups", "reduced", "exact", "inexact", "reason")
 
@@ -69,6 +69,20 @@ def fill_from_config(unit: MutableChannelUnit, config: Mapping[str, Any]) -> Non
         raise ConfigError(f"unit {unit.name!r}: exact and reduced must be true or false, inexact and reason strings")
     unit.groups, unit.exact, unit.inexact, unit.reason = groups, exact, inexact, reason
     unit.reduced = reduced
+
+
+def num_channels_of(config: Mapping[str, Any]) -> int:
+    """How many channels a unit has whose template says no more than where they are.
+
+    Raises:
+        ConfigError: If it doesn't say where they end.
+    """
+    check_keys(config, _KEYS, "the channels of a unit's config")
+    for entry in (*config.get("output_related", ()), *config.get("input_related", ())):
+        number = num_channels_in(entry) if isinstance(entry, Mapping) else None
+        if number is not None:
+            return number
+    raise ConfigError("a unit's config needs init_args with num_channels, or channels with start and end")
 
 
 def channels_template(unit: MutableChannelUnit) -> dict[str, Any]:

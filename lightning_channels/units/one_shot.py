@@ -69,6 +69,10 @@ class OneShotMutableChannelUnit(SequentialMutableChannelUnit):
             unit_args = {**unit_args, "candidate_choices": []}
         return super().init_from_group(group, unit_args)
 
+    @classmethod
+    def _arguments_for(cls, plain: MutableChannelUnit, arguments: dict[str, Any]) -> dict[str, Any]:
+        return arguments if plain.can_change else {**arguments, "candidate_choices": []}
+
     def _settle(self) -> None:
         """Round the candidates; groups become known only after construction."""
         self._numbers = self._rounded() or [self.num_channels]
@@ -92,8 +96,9 @@ class OneShotMutableChannelUnit(SequentialMutableChannelUnit):
         number = super().number_of(choice)
         if number in self._numbers or (number == self.num_channels and not self.can_change):
             return number
+        hint = "" if self._given else "; it was given none: templates hold them with with_unit_init_args=True"
         raise ChoiceError(
-            f"the choice {choice!r} of unit {self.name!r} is none of its candidates {self.candidate_choices}"
+            f"the choice {choice!r} of unit {self.name!r} is none of its candidates {self.candidate_choices}{hint}"
         )
 
     @property

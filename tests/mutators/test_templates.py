@@ -162,6 +162,54 @@ def test_a_template_with_channels_needs_no_forward_pass() -> None:
         build({**traced.config_template(), "parse_cfg": {"type": "Config"}}).prepare_from_supernet(Unrun())
 
 
+@pytest.mark.parametrize(
+    ("config", "narrow"),
+    [
+        (RATIO, 0.5),
+        ({"type": "one_shot"}, 0.5),
+        # more than the input's three channels: a unit that can't change has no candidates
+        ({"type": "slimmable", "default_args": {"candidate_choices": [4, 8]}}, 4),
+    ],
+    ids=["sequential", "one_shot", "slimmable"],
+)
+@pytest.mark.parametrize("flags", [flags for flags in FLAGS if flags[2]], ids=str)
+def test_channels_without_init_args_are_enough(
+    config: dict[str, Any], narrow: float, flags: tuple[bool, bool, bool]
+) -> None:
+    traced = prepared(config)
+    traced.set_choices({"net.conv0_(0, 8)_8": narrow})
+    template = {**traced.config_template(*flags), "parse_cfg": {"type": "Config"}}
+    model = Toy()
+    model.register_forward_pre_hook(lambda *_: pytest.fail("the forward pass was run"))
+    again = build(json.loads(json.dumps(template)))
+    again.prepare_from_supernet(model)
+    assert in_order(again.config_template(*flags)) == in_order(template)
+    units = traced.mutable_units if flags[0] else traced.units
+    assert [unit.config_template(True, True) for unit in again.units] == [u.config_template(True, True) for u in units]
+
+
+def test_candidates_that_a_template_left_out() -> None:
+    units = {"net.conv0_(0, 8)_8": {"init_args": {"candidate_choices": [2, 8]}, "choice": 2}}
+    traced = prepared({"type": "SlimmableChannelUnit", "units": units})
+    again = build(traced.config_template())
+    with pytest.raises(
+        ConfigError, match=r"choice 2 of unit 'net.conv0_\(0, 8\)_8' .*given none: .*with_unit_init_args"
+    ):
+        again.prepare_from_supernet(Toy(), images())
+
+
+@pytest.mark.parametrize("candidates", [[2.5, 8], [2, 9]])
+@pytest.mark.parametrize("parse_cfg", [None, {"type": "Config"}], ids=["traced", "config"])
+def test_a_candidate_that_is_not_allowed_names_its_unit(candidates: list[float], parse_cfg: dict[str, str]) -> None:
+    template = prepared("SlimmableChannelUnit").config_template(True, False, True)
+    template["channel_unit_cfg"]["units"]["net.conv0_(0, 8)_8"]["init_args"] = {"candidate_choices": candidates}
+    template["parse_cfg"] = parse_cfg
+    model = Toy()
+    with pytest.raises(ConfigError, match=r"^the choice [\d.]+ of unit 'net.conv0_\(0, 8\)_8' is"):
+        build(template).prepare_from_supernet(model, images())
+    assert type(model.net.conv0) is nn.Conv2d
+
+
 @pytest.mark.parametrize("reduced", [False, True])
 def test_what_can_t_change_does_not_come_out_of_a_template_changeable(mutator: ChannelMutator, reduced: bool) -> None:
     (unit,) = [copy.deepcopy(unit) for unit in mutator.units if unit.name == "net.conv0_(0, 8)_8"]
@@ -315,7 +363,7 @@ def test_unknown_keys_names_and_types_name_the_nearest(change: dict[str, Any], m
 
 @pytest.mark.parametrize("given", ["ChannelMutator", None, 3, {"channel_unit_cfg": {}}])
 def test_what_is_no_template(given: Any) -> None:
-    with pytest.raises(ConfigError, match=r"a mutator config must be a dict with a 'type'"):
+    with pytest.raises(ConfigError, match=r"config must be a dict with a 'type', got [^{}]*\. Known: Channel"):
         build(given)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from printed import CONVS, UNIT, assert_toy_units
+from torch import nn
 from zoo import Toy
 
 from lightning_channels import ConfigError, ModuleGraph, SequentialMutableChannelUnit, StructureError
@@ -46,6 +47,18 @@ def test_unit_from_a_config() -> None:
     assert model.net.conv0.weight.shape[0] == 3
 
 
+def test_channels_alone_say_how_many_they_are() -> None:
+    ends = {"input_related": [{"name": "net.conv1", "end": 8}], "output_related": [{"name": "net.conv0"}]}
+    assert repr(SequentialMutableChannelUnit.init_from_cfg(Toy(), {"channels": ends})) == UNIT
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(4 * 9, 2))
+    repeated = {"name": "2", "start": 0, "end": 36, "expand_ratio": 9}
+    interleaved = {"name": "2", "start": 0, "end": 36, "index": [0, 2, 1, 3] * 9}
+    for entry in (repeated, interleaved):
+        config = {"channels": {"output_related": [{"name": "0"}], "input_related": [entry]}, "choice": 3}
+        unit = SequentialMutableChannelUnit.init_from_cfg(model, config)
+        assert (unit.name, unit.num_channels, unit.current_choice) == ("0_(0, 4)_4", 4, 3)
+
+
 def test_template_round_trip() -> None:
     model = Toy()
     unit = SequentialMutableChannelUnit.init_from_graph(ModuleGraph.init_from_forward_tracer(model))[1]
@@ -74,7 +87,14 @@ def test_template_round_trip() -> None:
     [
         ({"init_arg": {}}, ConfigError, "takes no key 'init_arg'; did you mean 'init_args'"),
         ({"init_args": {"num_channels": 8, "divisr": 2}}, ConfigError, "no argument 'divisr'; did you mean 'divisor'"),
-        ({"init_args": {}}, ConfigError, "needs init_args with num_channels"),
+        ({"init_args": {}}, ConfigError, "needs init_args with num_channels, or channels with start and end"),
+        ({"init_args": {}, "channels": {"outputs_related": []}}, ConfigError, "did you mean 'output_related'"),
+        ({"init_args": {}, "channels": {"output_related": [{"end": "8"}]}}, ConfigError, "'end' .* must be an integer"),
+        (
+            {"init_args": {"num_channels": 8, "divisor": 0}},
+            ConfigError,
+            r"unit 'net.conv0_\(0, 8\)_8': divisor must be",
+        ),
         ({"channels": {"output_related": [{"nme": "net.conv0"}]}}, ConfigError, "did you mean 'name'"),
         ({"channels": {"output_related": [{"name": "net.conv00"}]}}, StructureError, "did you mean 'net.conv0'"),
         ({"channels": {"output_related": [{"name": "net.relu"}]}}, StructureError, "a ReLU, which has none"),
