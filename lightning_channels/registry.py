@@ -106,11 +106,16 @@ class Registry(Generic[Base]):
             ConfigError: If ``type`` is missing or unknown, or if the class takes no such argument.
         """
         if not is_typed(cfg):
-            raise ConfigError(f"a {self.kind} config must be a dict with a 'type', got {cfg!r}. Known: {self.names()}")
+            known = ", ".join(self.names())
+            raise ConfigError(f"a {self.kind} config must be a dict with a 'type', got {_shown(cfg)}. Known: {known}")
         cls = self.get(cfg["type"])
         arguments = {**extra, **{key: value for key, value in cfg.items() if key != "type"}}
         check_arguments(cls, arguments, f"{self.kind} {cfg['type']}")
         return cls(**arguments)
+
+
+def _shown(cfg: object) -> str:
+    return f"the keys {', '.join(map(str, cfg))}" if isinstance(cfg, Mapping) else repr(cfg)
 
 
 def is_typed(cfg: object) -> bool:

@@ -47,12 +47,13 @@ def load(source: str, overrides: Sequence[str]) -> tuple[Mapping[str, Any], nn.M
         return _from_config(_compose_file(Path(source), overrides))
     if (config_dir() / f"{source}.yaml").is_file():
         return _from_config(_compose_name(source, overrides))
-    if "." in source and "/" not in source:
+    files = [config_dir() / "train.yaml", *config_dir().glob("model/*.yaml"), *config_dir().glob("experiment/*.yaml")]
+    names = sorted(path.relative_to(config_dir()).with_suffix("").as_posix() for path in files)
+    without_group = any(name.endswith(f"/{source}") for name in names)
+    if "." in source and "/" not in source and not without_group:
         settings = [item for item in overrides if _is_setting(item)]
         arguments = _arguments([item for item in overrides if not _is_setting(item)])
         return _compose(config_dir(), _PRIMARY, ["~model", *settings]), _from_import_path(source, arguments)
-    files = [config_dir() / "train.yaml", *config_dir().glob("model/*.yaml"), *config_dir().glob("experiment/*.yaml")]
-    names = sorted(path.relative_to(config_dir()).with_suffix("").as_posix() for path in files)
     raise ConfigError(
         f"{source!r} is no config{did_you_mean(source, names) or '.'} Give a YAML file, an import path such as "
         f"torchvision.models.resnet34, or one of: {', '.join(names)}"

@@ -7,6 +7,7 @@ import pytest
 BAD = {
     "unknown config": (["trian"], "'trian' is no config; did you mean 'train'?"),
     "unknown option": (["model/torchvison"], "did you mean 'model/torchvision'?"),
+    "without its group": (["autoslim_mbv2_1.5x"], "did you mean 'experiment/autoslim_mbv2_1.5x'?"),
     "unknown module": (["nowhere.models.resnet18"], "cannot import nowhere.models.resnet18"),
     "misspelt function": (["torchvision.models.resnet81"], "did you mean 'resnet18'?"),
     "no model": (["torchvision.models.list_models"], "torchvision.models.list_models is a list, not a torch.nn.Module"),
