@@ -7,14 +7,15 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from reader import readers_names
 from torch import nn
 
 README = Path(__file__).parents[1] / "README.md"
 
 
-def blocks() -> list[str]:
-    return re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
+def blocks(language: str = "python") -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
 
 
 def test_integration_is_about_ten_lines() -> None:
@@ -34,6 +35,10 @@ def test_blocks_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert sum(p.numel() for p in small.parameters()) < sum(p.numel() for p in model.net.parameters())
     assert isinstance(names["small"], nn.Module)
     assert names["again"].current_choices == names["mutator"].current_choices
+    (unit,) = map(yaml.safe_load, blocks("yaml"))
+    again = names["ChannelMutator"]({"type": unit.pop("type"), "default_args": unit})
+    again.prepare_from_supernet(nn.Sequential(nn.Linear(4, 8), nn.Linear(8, 2)), torch.randn(1, 4))
+    assert type(again.units[0]) is names["PowerOfTwoUnit"]
     assert shown(str(names["tagger"].report())) in shown(README.read_text(encoding="utf-8"))
 
 

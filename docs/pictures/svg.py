@@ -8,15 +8,24 @@ from xml.sax.saxutils import escape, quoteattr
 __all__ = ["FAINT", "INK", "Svg", "colour"]
 
 INK = "#1f2933"
-FAINT = "#9aa5b1"
+FAINT = "#697580"
+_DARK = 1.05 / 4.5 - 0.05  # the luminance on which white stands out 4.5 to one, as WCAG asks for
 _FONT = "ui-sans-serif, system-ui, 'Segoe UI', Helvetica, Arial, sans-serif"
 
 
 def colour(number: int, count: int) -> str:
-    """The ``number``-th of ``count`` colours: neighbours differ most, and all are as dark."""
+    """The ``number``-th of ``count`` colours: neighbours differ most, and white can be read on all of them."""
     order = [k for start in range(3) for k in range(start, count, 3)]
-    parts = colorsys.hls_to_rgb((order.index(number) / count + 0.57) % 1, 0.45, 0.6)
+    hue = (order.index(number) / count + 0.57) % 1
+    shades = (colorsys.hls_to_rgb(hue, lightness / 100, 0.6) for lightness in range(45, 0, -1))
+    parts = next(shade for shade in shades if _luminance(shade) <= _DARK)
     return "#" + "".join(f"{round(255 * part):02x}" for part in parts)
+
+
+def _luminance(rgb: tuple[float, float, float]) -> float:
+    """Relative luminance as WCAG defines it."""
+    red, green, blue = (part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in rgb)
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue
 
 
 class Svg:

@@ -16,9 +16,10 @@ from typing import Any
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
+from hydra.utils import instantiate
 from reader import readers_names
 
-from lightning_channels import config_dir
+from lightning_channels import ChannelPruning, config_dir
 from lightning_channels.cli import main
 from lightning_channels.registry import LOSS_CALCULATORS, MUTATORS, SAMPLERS, TRACERS, UNITS
 from lightning_channels.tracing.rules import OWN_RULES, RULES
@@ -101,7 +102,7 @@ def test_a_page_does_what_it_says(page: str, tmp_path: Path, monkeypatch: pytest
         elif block.language == "console":
             printed = "".join(run_command(command, where) for command in block.code.splitlines())
         else:
-            continue
+            printed = compose_app(block.code, tmp_path)
         if block.output is not None:
             assert says(printed, block.output), f"{where} prints\n{printed}"
 
@@ -147,6 +148,15 @@ def check_overrides(arguments: list[str]) -> None:
         compose("train", [*own, *first])
 
 
+def compose_app(config: str, folder: Path) -> str:
+    """Compose a config that is shown, with our groups where a checkout has them, and build its callback."""
+    (folder / "app.yaml").write_text(config.replace("pkg://lightning_channels.conf", f"file://{config_dir()}"))
+    with initialize_config_dir(version_base="1.3", config_dir=str(folder)):
+        callback = instantiate(compose("app").callback)
+    assert isinstance(callback, ChannelPruning)
+    return ""
+
+
 def says(printed: str, expected: str) -> bool:
     """Whether that was printed; an ellipsis stands for anything."""
     parts = shown(expected).split("…")
@@ -157,6 +167,14 @@ def shown(text: str) -> str:
     """The text, without what differs from run to run: what the proof took."""
     text = re.sub(r"\(\d+ runs, [\d.]+ s\)", "(some runs)", text)
     return "\n".join(line.rstrip() for line in text.strip().splitlines())
+
+
+def test_the_commands_of_the_readme_are_ones_that_work() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    commands = "".join(re.findall(r"^```console\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)).splitlines()
+    assert len(commands) >= 7
+    for command in commands:
+        run_command(command, "README.md")
 
 
 def test_what_is_named_in_the_text_exists() -> None:
