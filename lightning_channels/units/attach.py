@@ -12,7 +12,7 @@ from lightning_channels.dynamic_ops import container_of, containers, is_dynamic,
 from lightning_channels.dynamic_ops.attributes import attribute_sizes
 from lightning_channels.dynamic_ops.spec import refusal, sides, spec_of
 from lightning_channels.dynamic_ops.state import bare_side
-from lightning_channels.errors import StructureError, did_you_mean
+from lightning_channels.errors import ConfigError, StructureError, did_you_mean
 from lightning_channels.mutables import BaseMutableChannel, DerivedMutableChannel
 from lightning_channels.units.channel import Channel
 
@@ -86,7 +86,10 @@ def attach(model: nn.Module, channels: Sequence[Channel], mutable: BaseMutableCh
             tile = container.mutable_channels.get((channel.start, channel.end))
             if tile is not None and tile.root is mutable:
                 continue  # a norm's one side stands in both lists
-            container.register_mutable(_on_side(mutable, channel), channel.start, channel.end)
+            try:
+                container.register_mutable(_on_side(mutable, channel), channel.start, channel.end)
+            except ConfigError as error:
+                raise ConfigError(f"unit {mutable.name!r} can't have {channel!r}: {error}") from error
     except BaseException:
         detach(model, channels, mutable)
         for module in changed:

@@ -174,8 +174,9 @@ class MutableChannelUnit:
             StructureError: If the model has no such module, or not so many channels there.
         """
         check_keys(config, _CONFIG_KEYS, "a unit's config")
-        arguments = dict(config.get("init_args") or {})
-        check_arguments(cls, arguments, f"unit type {cls.__name__}")
+        given = config.get("init_args") or {}
+        check_arguments(cls, given, f"unit type {cls.__name__}")
+        arguments = dict(given)
         channels = config.get("channels") or {}
         if "num_channels" not in arguments:
             arguments["num_channels"] = num_channels_of(channels)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -92,7 +92,7 @@ class Channel:
         check_keys(config, _KEYS, "a channel")
         if "name" not in config:
             raise ConfigError(f"a channel must have a 'name', got {config!r}")
-        index = config.get("index")
+        index = _index(config)
         tensor, attribute = config.get("tensor"), config.get("attribute")
         start, ratio, dim = (
             _integer(config, key, default) for key, default in (("start", 0), ("expand_ratio", 1), ("dim", 0))
@@ -104,7 +104,7 @@ class Channel:
             end=end,
             is_output_channel=bool(config.get("is_output_channel", is_output_channel)),
             expand_ratio=ratio,
-            index=None if index is None else tuple(int(i) for i in index),
+            index=index,
             tensor=None if tensor is None else str(tensor),
             dim=dim,
             attribute=None if attribute is None else str(attribute),
@@ -131,14 +131,24 @@ def num_channels_in(config: Mapping[str, Any]) -> int | None:
     Raises:
         ConfigError: If a position is no integer.
     """
-    if config.get("index"):
-        return max(int(i) for i in config["index"]) + 1
+    index = _index(config)
+    if index:
+        return max(index) + 1
     if "end" not in config:
         return None
     start, end, ratio = (
         _integer(config, key, default) for key, default in (("start", 0), ("end", 0), ("expand_ratio", 1))
     )
     return (end - start) // max(1, ratio)
+
+
+def _index(config: Mapping[str, Any]) -> tuple[int, ...] | None:
+    index = config.get("index")
+    if index is None:
+        return None
+    if isinstance(index, str) or not isinstance(index, Sequence) or not all(is_int(i) for i in index):
+        raise ConfigError(f"'index' of the channel {config.get('name')!r} must be a list of integers, got {index!r}")
+    return tuple(index)
 
 
 def _integer(config: Mapping[str, Any], key: str, default: int) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from lightning_channels._plain import is_int
@@ -52,7 +52,7 @@ def fill_from_config(unit: MutableChannelUnit, config: Mapping[str, Any]) -> Non
         ("input_related", False, unit.input_related),
         ("attributes", False, unit.attributes),
     ):
-        target += [Channel.init_from_cfg(entry, unit.num_channels, is_output) for entry in config.get(key, [])]
+        target += [Channel.init_from_cfg(entry, unit.num_channels, is_output) for entry in _entries(config, key)]
     if any(channel.attribute is None for channel in unit.attributes):
         raise ConfigError(f"every channel under attributes of unit {unit.name!r} needs an 'attribute'")
     reduced = config.get("reduced", False)
@@ -71,6 +71,15 @@ def fill_from_config(unit: MutableChannelUnit, config: Mapping[str, Any]) -> Non
     unit.reduced = reduced
 
 
+def _entries(config: Mapping[str, Any], key: str) -> list[Any]:
+    entries = config.get(key)
+    if entries is None:
+        return []
+    if isinstance(entries, str) or not isinstance(entries, Sequence):
+        raise ConfigError(f"{key} of a unit's channels must be a list, got {entries!r}")
+    return list(entries)
+
+
 def num_channels_of(config: Mapping[str, Any]) -> int:
     """How many channels a unit has whose template says no more than where they are.
 
@@ -78,7 +87,7 @@ def num_channels_of(config: Mapping[str, Any]) -> int:
         ConfigError: If it doesn't say where they end.
     """
     check_keys(config, _KEYS, "the channels of a unit's config")
-    for entry in (*config.get("output_related", ()), *config.get("input_related", ())):
+    for entry in (*_entries(config, "output_related"), *_entries(config, "input_related")):
         number = num_channels_in(entry) if isinstance(entry, Mapping) else None
         if number is not None:
             return number

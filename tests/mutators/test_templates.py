@@ -188,6 +188,18 @@ def test_channels_without_init_args_are_enough(
     assert [unit.config_template(True, True) for unit in again.units] == [u.config_template(True, True) for u in units]
 
 
+def test_channels_that_two_units_claim() -> None:
+    template = prepared().config_template(True, True, True)
+    units = template["channel_unit_cfg"]["units"]
+    units["net.conv1_(0, 16)_16"]["channels"]["input_related"] = [{"name": "net.conv1", "start": 4, "end": 8}]
+    units["net.conv1_(0, 16)_16"]["channels"]["input_related"][0]["index"] = [0, 1, 2, 3]
+    model = Toy()
+    template["parse_cfg"] = {"type": "Config"}
+    with pytest.raises(ConfigError, match=r"unit 'net.conv1_\(0, 16\)_16' can't have Channel\(net.conv1, .* overlaps"):
+        build(template).prepare_from_supernet(model)
+    assert type(model.net.conv0) is nn.Conv2d
+
+
 def test_candidates_that_a_template_left_out() -> None:
     units = {"net.conv0_(0, 8)_8": {"init_args": {"candidate_choices": [2, 8]}, "choice": 2}}
     traced = prepared({"type": "SlimmableChannelUnit", "units": units})

@@ -88,6 +88,13 @@ def test_template_round_trip() -> None:
         ({"init_arg": {}}, ConfigError, "takes no key 'init_arg'; did you mean 'init_args'"),
         ({"init_args": {"num_channels": 8, "divisr": 2}}, ConfigError, "no argument 'divisr'; did you mean 'divisor'"),
         ({"init_args": {}}, ConfigError, "needs init_args with num_channels, or channels with start and end"),
+        ({"init_args": 8}, ConfigError, "must be a dict, got 8"),
+        ({"channels": {"output_related": {"name": "net.conv0"}}}, ConfigError, "output_related .* must be a list"),
+        (
+            {"channels": {"output_related": [{"name": "net.conv0", "index": ["a"]}]}},
+            ConfigError,
+            "'index' of the channel 'net.conv0' must be a list of integers",
+        ),
         ({"init_args": {}, "channels": {"outputs_related": []}}, ConfigError, "did you mean 'output_related'"),
         ({"init_args": {}, "channels": {"output_related": [{"end": "8"}]}}, ConfigError, "'end' .* must be an integer"),
         (
