@@ -155,7 +155,7 @@ ZOO: tuple[Entry, ...] = (
     _torchvision("shufflenet_v2_x1_0", 19, 23, "conv1.0_(0, 3)_3", "conv1.0_(0, 24)_24"),
     _torchvision("efficientnet_b0", 40, 42, "features.0.0_(0, 3)_3", "features.0.0_(0, 32)_32"),
     _torchvision("convnext_tiny", 22, 24, "features.0.0_(0, 3)_3", "features.0.0_(0, 96)_96"),
-    _torchvision("vit_b_16", 12, 28, "conv_proj_(0, 3)_3", dtype=torch.float32, image_size=32),
+    _torchvision("vit_b_16", 13, 16, "conv_proj_(0, 3)_3", dtype=torch.float32, image_size=32),
     _torchvision("googlenet", 61, 65, "conv1.conv_(0, 3)_3", init_weights=False, aux_logits=True),
     _torchvision("lraspp_mobilenet_v3_large", 30, 32, "backbone.0.0_(0, 3)_3", weights_backbone=None),
     _torchvision("fcn_resnet50", 38, 40, "backbone.conv1_(0, 3)_3", weights_backbone=None),

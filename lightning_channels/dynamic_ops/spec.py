@@ -204,8 +204,6 @@ def refusal(module: nn.Module) -> str | None:
     """Why this module's tensors cannot be narrowed; None if they can."""
     if isinstance(module, (nn.RNNBase, nn.RNNCellBase)):
         return "it reads flattened weights, past its attributes"
-    if isinstance(module, nn.MultiheadAttention):
-        return "its three projections share one weight and its head size is fixed"
     if isinstance(module, torch.jit.ScriptModule):
         return "it is compiled by TorchScript"
     if isinstance(module, LazyModuleMixin) and module.has_uninitialized_params():

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_channels._modules import named_modules_of
+from lightning_channels.tracing.borrowing import SizeWatch
 from lightning_channels.tracing.following import following
 from lightning_channels.tracing.recorder import tensors_in
 from lightning_channels.tracing.source_lines import line_in
@@ -37,6 +38,7 @@ class Journal:
 
     Attributes:
         calls: (module, the nodes of what it returned, number of the next node) of each call that ended.
+        sizes: What was shaped by the size of something else, by their nodes.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -45,6 +47,7 @@ class Journal:
         self._numbers = [-1]
         self._running = [""]
         self.calls: list[tuple[str, list[Edge | None], int]] = []
+        self.sizes = SizeWatch(edge_of)
 
     def _note(self) -> None:
         self._numbers.append(next_number())
@@ -64,7 +67,7 @@ class Journal:
     @contextmanager
     def open(self) -> Iterator[None]:
         """Write down what happens inside the block."""
-        with following(self._enter, self._leave):
+        with following(self._enter, self._leave), self.sizes:
             yield
 
     def module_of(self, node: Any) -> str:

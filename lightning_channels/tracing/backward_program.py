@@ -29,6 +29,7 @@ from lightning_channels.tracing.backward_ops import (
     signature_of,
 )
 from lightning_channels.tracing.backward_places import Origins
+from lightning_channels.tracing.borrowing import Borrowed
 from lightning_channels.tracing.program import Call, Op, Program, Ref
 from lightning_channels.tracing.rules.table import tag_rule
 
@@ -227,7 +228,14 @@ class _Translation:
             refs = [None if edge is None else self._made.get(edge) for edge in edges]
             ended = sum(made < number for made in self._numbers)
             self.program.calls.append(Call(module, tuple(-1 if ref is None else ref.id for ref in refs), ended))
+        self._borrow()
         return self.program
+
+    def _borrow(self) -> None:
+        for target, dim, source, source_dim, part in self._journal.sizes.found:
+            shaped, read = self._made.get(target), self._source(source)
+            if shaped is not None and read is not None:
+                self.program.borrowed.append(Borrowed(shaped.id, dim, read.id, source_dim, part))
 
 
 def _dealt(signature: Signature, sources: Sequence[Ref | None]) -> dict[str, Any]:

@@ -11,13 +11,14 @@ from lightning_channels._plain import is_int
 from lightning_channels.errors import ConfigError, PrepareError
 from lightning_channels.registry import TRACERS
 from lightning_channels.tracing.grouping import Group, group_sides
+from lightning_channels.tracing.joining import join
 from lightning_channels.tracing.labels import Pin
 from lightning_channels.tracing.preserving import paused_gc
 from lightning_channels.tracing.program import Program
 from lightning_channels.tracing.recording import Recording, record_modes
 from lightning_channels.tracing.running import ExampleInputs, check_inputs, default_inputs
 from lightning_channels.tracing.sides import disagreeing_sides, find_sides, pin_refused
-from lightning_channels.tracing.sizes import find_attributes
+from lightning_channels.tracing.sizes import Attributes
 from lightning_channels.tracing.solver import Solution, solve
 from lightning_channels.tracing.walk import Walk, walk
 
@@ -47,14 +48,20 @@ class ModuleGraph:
         self.walk: Walk = walk(program, training)
         refused = pin_refused(model, self.walk)
         sides = find_sides(model, self.walk, refused)
+        walks = [w for w in self.walks if not w.is_repetition]
+        attributes = Attributes(model, walks)
         solution = solve(self.walk.labels)
+        if join(model, walks, solution):
+            solution = solve(self.walk.labels)
+        if attributes.join(self.walk.labels, solution):
+            solution = solve(self.walk.labels)
         for side in disagreeing_sides(sides, solution.root):
             reason = Pin(f"the tensors of {side.module}'s {side.key} belong to different channels")
             self.walk.labels.pin(side.labels, reason)
             solution = solve(self.walk.labels)
         self.solution: Solution = solution
         self.groups: list[Group] = group_sides(sides, solution)
-        find_attributes(model, [w for w in self.walks if not w.is_repetition], solution, self.groups)
+        attributes.give(solution, self.groups)
 
     @property
     def walks(self) -> list[Walk]:

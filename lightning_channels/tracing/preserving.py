@@ -20,8 +20,6 @@ from lightning_channels._rng import preserve_rng
 __all__ = ["keeping_attributes", "paused_gc", "preserving", "seed", "seeded", "switch_mode", "without_dropout"]
 
 _CONTAINERS = (dict, OrderedDict, list, set)
-_STANDARD = frozenset(nn.Module().__dict__) - {"_parameters", "_modules"}
-"""What every module has: hooks, which no forward pass touches, and buffers, which are taken care of."""
 
 
 @contextmanager
@@ -89,10 +87,10 @@ def _same_items(now: dict[str, Any], before: dict[str, Any]) -> bool:
 
 @contextmanager
 def keeping_attributes(model: nn.Module) -> Iterator[None]:
-    """Afterwards every module has the attributes that it had: caches, counters and the last activations go."""
+    """Afterwards every module has the attributes that it had: caches, counters, hooks and the last activations go."""
     saved = [(m.__dict__, m.__dict__.copy()) for m in modules_of(model) if not _is_scripted(m)]
-    values = (before[name] for _, before in saved for name in before.keys() - _STANDARD)
-    containers = [value for value in values if type(value) in _CONTAINERS]
+    held = (item for _, before in saved for item in before.items())
+    containers = [value for name, value in held if type(value) in _CONTAINERS and name != "_buffers"]
     empty = [container for container in containers if not container]
     filled = [(container, container.copy()) for container in containers if container]
     try:

@@ -8,6 +8,8 @@ from typing import Any
 
 import torch
 
+from lightning_channels.tracing.borrowing import Borrowed
+
 __all__ = ["Call", "Op", "Program", "Ref", "refs_in"]
 
 
@@ -89,6 +91,7 @@ class Program:
         calls: The module calls, in the order in which they ended.
         random: Whether an operator drew random numbers.
         complete: Whether the operators have all of their arguments, so that it can be run again.
+        borrowed: Where code read the size of one tensor to shape another.
     """
 
     ops: list[Op] = field(default_factory=list)
@@ -101,6 +104,7 @@ class Program:
     calls: list[Call] = field(default_factory=list)
     random: bool = False
     complete: bool = True
+    borrowed: list[Borrowed] = field(default_factory=list)
 
     def unused(self) -> list[str]:
         """Names of the leaves that no operator read."""

@@ -13,10 +13,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from lightning_channels._modules import named_modules_of, named_tensors_of
+from lightning_channels.tracing.borrowing import Borrowed, SizeWatch
 from lightning_channels.tracing.chance import certain
 from lightning_channels.tracing.following import following
 from lightning_channels.tracing.program import Call, Op, Program, Ref
@@ -191,12 +191,16 @@ _READERS = {Tensor.tolist, Tensor.numpy, Tensor.__array__, Tensor.__deepcopy__, 
 """They get at a tensor's memory without any operator."""
 
 
-class _Guard(TorchFunctionMode):
-    """Stops what would read values that aren't there, behind the recorder's back."""
+class _Guard(SizeWatch):
+    """Follows sizes, and stops what would read values that aren't there, behind the recorder's back."""
 
     def __init__(self, recorder: Recorder) -> None:
-        super().__init__()
+        super().__init__(self._number)
         self._recorder = recorder
+
+    def _number(self, tensor: Tensor) -> int | None:
+        mark = self._recorder.find(tensor)
+        return None if mark is None or not mark.depends else mark.ref.id
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -206,7 +210,7 @@ class _Guard(TorchFunctionMode):
             if mark is not None and not mark.is_real:
                 self._recorder.needs_values = True
                 raise ValuesNeededError
-        return func(*args, **kwargs) if kwargs else func(*args)
+        return super().__torch_function__(func, types, args, kwargs)
 
 
 def tensors_in(value: Any) -> Iterator[Tensor]:
@@ -255,12 +259,12 @@ def record(model: nn.Module, run: Callable[[], Any], inputs: Any, stand_ins: Sta
         with ExitStack() as modes:
             modes.enter_context(_following_calls(model, recorder, stack))
             modes.enter_context(torch.no_grad())
-            if stand_ins is not None:
-                modes.enter_context(_Guard(recorder))
+            watch = modes.enter_context(_Guard(recorder))
             modes.enter_context(recorder)
             outputs = run()
         if recorder.needs_values:
             raise ValuesNeededError
+        program.borrowed += [Borrowed(*fact) for fact in watch.found]
         for tensor in tensors_in(outputs):
             ref_or_none = recorder.ref(tensor)
             if ref_or_none is not None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import dis
 import inspect
 import itertools
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from types import CodeType, FunctionType
@@ -22,16 +23,17 @@ from lightning_channels._modules import named_modules_of
 from lightning_channels.dynamic_ops.attributes import attribute_sizes, sides_without_tensors, split_key
 from lightning_channels.dynamic_ops.spec import refusal, spec_of
 from lightning_channels.tracing.grouping import Block, Group, runs_of, stretches
-from lightning_channels.tracing.labels import varying
+from lightning_channels.tracing.labels import Labels, varying
 from lightning_channels.tracing.program import Op, Ref
 from lightning_channels.tracing.sides import Side
 from lightning_channels.tracing.solver import Solution
 from lightning_channels.tracing.walk import Walk
 
-__all__ = ["find_attributes"]
+__all__ = ["Attributes"]
 
 _RESHAPES = {"view", "_unsafe_view", "reshape", "_reshape_alias", "view_copy", "_reshape_copy", "expand", "expand_copy"}
 _NORMS = {"native_layer_norm", "_fused_rms_norm"}
+_BATCHED = {"bmm", "baddbmm"}
 _SPLITS = {"split", "unsafe_split", "split_with_sizes", "unsafe_split_with_sizes"}
 
 
@@ -50,32 +52,47 @@ class _Use:
     entry: int | None = None
 
 
-def find_attributes(model: nn.Module, walks: list[Walk], solution: Solution, groups: list[Group]) -> None:
-    """Give each group the integer attributes that seem to count its channels.
+class Attributes:
+    """What is known of the integer attributes of a model's modules.
 
     Args:
         model: The traced model.
         walks: Of its recorded programs.
-        solution: Classes of the labels.
-        groups: Their ``attributes`` are filled in.
     """
-    scope = _Scope(model)
-    if not scope.has_any:
-        return
-    group_of = torch.full((len(solution.root),), -1, dtype=torch.long)
-    rank = torch.zeros_like(group_of)
-    for number, group in enumerate(groups):
-        if group.pin is None:
-            group_of[group.classes], rank[group.classes] = number, torch.arange(len(group.classes))
-    evidence = []
-    for walk in walks:
-        for use in _uses(walk, scope):
-            classes = _one_class_each(solution.root[use.labels.long()])
-            if classes is not None and not bool((group_of[classes] < 0).all()):
-                evidence.append((classes, scope.attributes(use)))
-    for (module, key), vectors in _weigh(evidence).items():
-        if len(vectors) == 1:  # a number that counts two sets of channels can follow neither
-            _follow(Side(module, key, False, False, vectors[0], []), vectors[0], group_of, rank, groups)
+
+    def __init__(self, model: nn.Module, walks: list[Walk]) -> None:
+        scope = _Scope(model)
+        uses = (use for walk in walks for use in _uses(walk, scope)) if scope.has_any else ()
+        self._evidence = [(use.labels, scope.attributes(use)) for use in uses]
+
+    def _counted(self, solution: Solution) -> dict[tuple[str, str], list[Tensor]]:
+        evidence = []
+        for labels, places in self._evidence:
+            classes = _one_class_each(solution.root[labels.long()])
+            if classes is not None and not bool(solution.pinned[classes].all()):
+                evidence.append((classes, places))
+        return _weigh(evidence)
+
+    def join(self, labels: Labels, solution: Solution) -> bool:
+        """Unite the sets of channels that one number counts; returns whether there were any."""
+        joined = False
+        for vectors in self._counted(solution).values():
+            for other in vectors[1:]:
+                if not torch.equal(other.sort().values, vectors[0].sort().values):
+                    labels.unite(vectors[0], other)
+                    joined = True
+        return joined
+
+    def give(self, solution: Solution, groups: list[Group]) -> None:
+        """Give each group the attributes that seem to count its channels."""
+        group_of = torch.full((len(solution.root),), -1, dtype=torch.long)
+        rank = torch.zeros_like(group_of)
+        for number, group in enumerate(groups):
+            if group.pin is None:
+                group_of[group.classes], rank[group.classes] = number, torch.arange(len(group.classes))
+        for (module, key), vectors in self._counted(solution).items():
+            if len(vectors) == 1:  # a number that counts two sets of channels can follow neither
+                _follow(Side(module, key, False, False, vectors[0], []), vectors[0], group_of, rank, groups)
 
 
 def _weigh(evidence: list[tuple[Tensor, list[_Place]]]) -> dict[tuple[str, str], list[Tensor]]:
@@ -124,17 +141,21 @@ def _follow(side: Side, classes: Tensor, group_of: Tensor, rank: Tensor, groups:
 
 def _uses(walk: Walk, scope: _Scope) -> Iterator[_Use]:
     seen: set[int] = set()
+    borrowed = {(fact.target, fact.dim) for fact in walk.program.borrowed}
     for op in walk.program.ops:
-        if not scope.values(op.module):
+        module = scope.reader(op)
+        if not scope.values(module):
             continue
         numbers = _numbers(walk, op, seen)
         if scope.is_bare_norm(op.module):  # whatever it is made of, its size is that of what it gets
             numbers = itertools.chain(numbers, _read_whole(walk, op))
         for value, ref, dim, start, end in numbers:
-            if value in scope.values(op.module) and 0 <= start < end and end - start == value:
+            if (ref.id, dim) in borrowed and ref in op.outputs:
+                continue  # another tensor's size
+            if value in scope.values(module) and 0 <= start < end and end - start == value:
                 labels = _rows(walk, ref, dim)
                 if labels is not None:
-                    yield _Use(op.module, value, labels[start:end], op.line, *_place(walk, op, ref))
+                    yield _Use(module, value, labels[start:end], op.line, *_place(walk, op, ref))
 
 
 def _read_whole(walk: Walk, op: Op) -> Iterator[_Number]:
@@ -167,7 +188,10 @@ def _numbers(walk: Walk, op: Op, seen: set[int]) -> Iterator[_Number]:
     if op.name in _RESHAPES or op.name in _SPLITS:
         for out in op.outputs:
             if out is not None:
-                yield from _whole(walk, out, [d for d in _labelled_dims(walk, out) if not _is_inferred(op, d)])
+                dims = [d for d in _labelled_dims(walk, out) if not _is_inferred(op, d)]
+                # what a product of matrices is computed as counts all its leading dims in one: no code says how many
+                joined = any(use.name in _BATCHED for use in walk.uses(out))
+                yield from _whole(walk, out, [d for d in dims if d or not joined])
         if op.name in _SPLITS:  # x.split(self.channels // 2)
             yield from _whole(walk, op.args[0], [op.argument(2, "dim", 0) % len(walk.shape(op.args[0]))])
     elif op.name in _NORMS:
@@ -230,11 +254,28 @@ class _Scope:
         self._with_sizes = [name for name, sizes in self._own.items() if sizes]
         self._in_table = {name: frozenset(sides_without_tensors(module)) for name, module in self._modules.items()}
         self._in_reach: dict[str, dict[int, list[_Place]]] = {}
+        self._readers: dict[tuple[str, str], str] = {}
         self.has_any = bool(self._with_sizes)
 
     def is_bare_norm(self, module: str) -> bool:
         """Whether a module is in the table of dynamic ops, and has none of its tensors."""
         return bool(self._in_table.get(module))
+
+    def reader(self, op: Op) -> str:
+        """The module whose code called an operator: one inside the running one, if that called its method."""
+        key = op.module, op.line
+        if key not in self._readers:
+            self._readers[key] = self._find_reader(op.module, op.line)
+        return self._readers[key]
+
+    def _find_reader(self, name: str, line: str) -> str:
+        inside = f"{name}." if name else ""
+        inner = [other for other in self._with_sizes if other != name and other.startswith(inside)]
+        cls = type(self._modules.get(name))
+        if not inner or any(_has_line(code, line) for code in (*_methods(cls), *_functions(cls))):
+            return name
+        found = [o for o in inner if any(_has_line(code, line) for code in _methods(type(self._modules[o])))]
+        return found[0] if len(found) == 1 else name
 
     def values(self, module: str) -> dict[int, list[_Place]]:
         """Number → the attributes that have it.
@@ -249,6 +290,9 @@ class _Scope:
     def attributes(self, use: _Use) -> list[_Place]:
         """The attributes that a number may have come from."""
         found = self.values(use.module).get(use.value, [])
+        if any(place.level > 1 for place in found):  # passed on by a module around this one, if it is mentioned here
+            names = self._names_around(use)
+            found = [place for place in found if place.level < 2 or split_key(place.key)[0] in names]
         if use.entry is not None:
             found = [place for place in found if self._is_entry(place, use)] or found
         if len(found) > 1:  # a window as wide as there are heads: what the very line mentions counts
@@ -256,11 +300,16 @@ class _Scope:
             found = [place for place in found if split_key(place.key)[0] in names] or found
         return found
 
+    def _codes_at(self, use: _Use) -> list[CodeType]:
+        cls = type(self._modules[use.module])
+        return [code for code in (*_methods(cls), *_functions(cls)) if _has_line(code, use.line)]
+
     def _names_on(self, use: _Use) -> set[str]:
         number = use.line.rpartition(":")[2]
-        methods = _methods(type(self._modules[use.module]))
-        inside = [code for code in methods if code.co_filename.endswith(use.line.rpartition(":")[0])]
-        return set().union(*(_names_on_line(code, int(number)) for code in inside)) if number.isdecimal() else set()
+        return set().union(*(_names_on_line(code, int(number)) for code in self._codes_at(use)))
+
+    def _names_around(self, use: _Use) -> set[str]:
+        return set().union(*((*code.co_names, *code.co_varnames) for code in self._codes_at(use)))
 
     def _is_entry(self, place: _Place, use: _Use) -> bool:
         """Whether an attribute is the list that a number stood in, and the number's place."""
@@ -315,6 +364,15 @@ def _methods(cls: type) -> list[CodeType]:
     ]
 
 
+def _functions(cls: type) -> Iterator[CodeType]:
+    """Code of the functions beside a module's class; they are given its attributes as arguments of the same names."""
+    for base in cls.__mro__:
+        if base not in (nn.Module, object) and base.__module__ in sys.modules:
+            for member in vars(sys.modules[base.__module__]).values():
+                if isinstance(member, FunctionType) and member.__module__ == base.__module__:
+                    yield from _codes(member)
+
+
 def _codes(member: Any) -> Iterator[CodeType]:
     if isinstance(member, property):
         member = member.fget
@@ -332,16 +390,23 @@ def _nested(code: CodeType) -> Iterator[CodeType]:
             yield from _nested(constant)
 
 
+def _has_line(code: CodeType, line: str) -> bool:
+    """Whether code has a line (``"net.py:42"``)."""
+    file, _, number = line.rpartition(":")
+    if not number.isdecimal() or not code.co_filename.endswith(file) or int(number) < code.co_firstlineno:
+        return False
+    return any(own == int(number) for _, _, own in code.co_lines())
+
+
+_READS = {"LOAD_ATTR", "LOAD_METHOD", "LOAD_FAST", "LOAD_FAST_CHECK", "LOAD_DEREF", "LOAD_NAME", "LOAD_GLOBAL"}
+
+
 def _names_on_line(code: CodeType, line: int) -> set[str]:
-    """Attributes that are read in the calls that begin on a line."""
+    """Attributes and variables that are read in the calls that begin on a line."""
     steps = [
         (step.positions.lineno or -1, step.positions.end_lineno or -1, step)
         for step in dis.get_instructions(code)
         if step.positions is not None
     ]
     last = max((end for begin, end, _ in steps if begin == line), default=-1)
-    return {
-        str(step.argval)
-        for begin, _, step in steps
-        if line <= begin <= last and step.opname in ("LOAD_ATTR", "LOAD_METHOD")
-    }
+    return {str(step.argval) for begin, _, step in steps if line <= begin <= last and step.opname in _READS}

@@ -12,7 +12,8 @@ import torch
 __all__ = ["calling_line", "line_in", "line_of"]
 
 _OURS = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
-_RECORDER = os.path.join("tracing", "recorder.py")  # stands between the user's code and PyTorch's
+_BETWEEN = tuple(os.path.join("tracing", name) for name in ("recorder.py", "borrowing.py"))
+"""What stands between the user's code and PyTorch's."""
 _TORCH = os.path.dirname(os.path.abspath(torch.__file__)) + os.sep
 _PYTHON = sysconfig.get_path("stdlib") + os.sep
 _INSTALLED = sysconfig.get_path("purelib") + os.sep  # inside the standard library's folder, and not of it
@@ -33,7 +34,7 @@ def calling_line() -> str:
     while frame is not None:
         name = frame.f_code.co_filename
         shown = _SHOWN[name] if name in _SHOWN else _shown(frame)
-        if shown is not None and not name.endswith(_RECORDER):  # … to our own
+        if shown is not None:  # … to our own
             return shown and f"{shown}:{frame.f_lineno}"
         frame = frame.f_back
     return ""
@@ -63,7 +64,7 @@ def _shown_name(name: str) -> str | None:
 
 def _of_path(path: str) -> str | None:
     if path.startswith(_OURS):
-        return ""
+        return None if path.endswith(_BETWEEN) else ""
     if path.startswith(_TORCH) or (path.startswith(_PYTHON) and not path.startswith(_INSTALLED)):
         return None
     return path.removeprefix(os.getcwd() + os.sep)

@@ -231,7 +231,6 @@ def refused() -> dict[str, tuple[nn.Module, str]]:
     return {
         "lstm": (nn.LSTM(4, 4), "flattened weights"),
         "cell": (nn.GRUCell(4, 4), "flattened weights"),
-        "attention": (nn.MultiheadAttention(4, 2), "projections share one weight"),
         "lazy": (nn.LazyLinear(4), "lazy and not initialised"),
         "parametrized": (parametrizations.weight_norm(nn.Linear(4, 4)), "parametrized"),
         "weight_norm": (normed, computed),

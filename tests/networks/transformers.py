@@ -7,8 +7,6 @@ import torch.nn.functional as F
 from networks.case import case, ids, images, tokens
 from torch import Tensor, nn
 
-MHA = r"can't be narrowed|MultiheadAttention"
-
 
 class Residual(nn.Module):
     """A stream of 8 channels through an attention block and a hidden layer of 12."""
@@ -209,7 +207,7 @@ class GroupedQueryAttention(Residual):
         super().__init__(Rotary())
 
 
-@case(tokens, mutable={"encoder.layers.0.linear1": 12, "encoder.layers.1.linear1": 12}, refused={"embed": MHA})
+@case(tokens, mutable={"embed": 2, "encoder.layers.0.linear1": 12, "encoder.layers.1.linear1": 12})
 class TorchEncoder(nn.Module):
     """The layers that torch has ready."""
 

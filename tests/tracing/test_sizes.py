@@ -227,13 +227,15 @@ class ByChance(nn.Module):
         return self.head(x.flatten(1)).reshape(-1, self.window, 4).mean(1)
 
 
-def test_a_number_with_two_meanings_is_refused() -> None:
+def test_what_one_number_counts_can_only_shrink_together() -> None:
     torch.manual_seed(0)
     model, inputs = TwoRoles().double().eval(), torch.randn(3, 5, dtype=torch.float64)
     mutator = ChannelMutator()
     mutator.prepare_from_supernet(model, inputs)
-    assert [unit.num_channels for unit in mutator.units if unit.reason and "narrow" in unit.reason] == [6, 6]
-    assert mutator.mutable_units == []
+    (unit,) = mutator.mutable_units
+    assert (unit.num_channels, [channel.name for channel in unit.attributes]) == (6, [""])
+    mutator.set_choices({unit.name: 4})
+    assert (model.size, model.a.weight.shape[0], model.b.weight.shape[0]) == (4, 8, 8)
 
 
 def test_a_number_that_is_the_same_by_chance() -> None:

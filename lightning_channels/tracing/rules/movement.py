@@ -124,13 +124,26 @@ def _move(walk: Walk, op: Op, source: Ref, labels: Tensor, arguments: list[Any])
 
 
 def _equal_pieces(walk: Walk, op: Op, labels: Tensor, pieces: list[Tensor]) -> None:
-    """``chunk`` divides what it gets into equal pieces, so equal places of the pieces stay or go together."""
+    """``chunk`` divides what it gets into equal pieces, so equal places of the pieces stay or go together.
+
+    The last piece may be smaller. Where it has no such place, the others' go together: whatever is kept of both kinds,
+    ``chunk`` cuts it at the same places.
+    """
     dim = op.argument(2, "dim", 0) % labels.dim()
     size = op.argument(1, "split_size")
-    if labels.shape[dim] == 1 or not isinstance(size, int) or labels.shape[dim] % size:
+    if labels.shape[dim] == 1 or not isinstance(size, int):
         return
-    rows = labels.movedim(dim, 0).reshape(len(pieces), size, -1)
-    walk.labels.rectangle(compress(rows), walk.pin(op, "is cut into equal pieces"), whole=0)
+    last = labels.shape[dim] - (len(pieces) - 1) * size
+    if len(pieces) * (size - 1) >= labels.shape[dim]:
+        return  # chunk would make smaller pieces
+    along = labels.movedim(dim, 0).reshape(labels.shape[dim], -1)
+    whole = along[: (len(pieces) - 1) * size].reshape(len(pieces) - 1, size, -1)
+    pin = walk.pin(op, "is cut into equal pieces")
+    for rows in (torch.cat([whole[:, :last], along[None, -last:]]), whole[:, last:]):
+        if rows.shape[1] == 1 < size:
+            walk.labels.unite(rows, rows[:1])
+        elif len(rows) > 1:
+            walk.labels.rectangle(compress(rows), pin, whole=0)
 
 
 @tag_rule(lambda func: bool(func.is_view) and func.namespace == "aten")

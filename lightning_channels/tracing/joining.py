@@ -1,0 +1,116 @@
+"""Channels that can only change together because code reads the size of one tensor to shape another."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from lightning_channels._modules import named_modules_of
+from lightning_channels.tracing.labels import varying
+from lightning_channels.tracing.program import Ref
+from lightning_channels.tracing.solver import Solution
+from lightning_channels.tracing.walk import Walk
+
+__all__ = ["join"]
+
+
+def join(model: nn.Module, walks: Sequence[Walk], solution: Solution) -> bool:
+    """Unite labels, place by place, where the number of one set of channels is that of another.
+
+    Any pairing would do to keep the numbers equal. This one keeps whole heads together with as many neighbouring
+    channels of what goes into an attention.
+
+    Args:
+        model: The traced model.
+        walks: Of its programs.
+        solution: Classes of the labels so far.
+
+    Returns:
+        Whether labels were united, so that the classes must be found again.
+    """
+    labels, root = walks[0].labels, solution.root
+    joined = False
+    for rows, others in [*_borrowed(walks, root), *_projections(model, walks[0])]:
+        a, b = root[rows.long()], root[others.long()]
+        if bool((a == a[:1]).all()) or bool((b == b[:1]).all()) or _are_same(a, b):
+            continue  # no channels lie along one of them after all, or the same ones along both
+        joined = True
+        rows, others = rows[_by_class(a)], others[_by_class(b)]
+        if rows.shape[1] == others.shape[1] or 1 in (rows.shape[1], others.shape[1]):
+            labels.unite(rows, others)
+        else:
+            labels.unite(rows, rows[:, :1])
+            labels.unite(others, rows[:, :1])
+    return joined
+
+
+def _are_same(a: Tensor, b: Tensor) -> bool:
+    """Whether two sets of channels are the same, in whatever order, so that their numbers are equal anyway."""
+    if a.shape[1] != b.shape[1]:
+        if bool((a != a[:, :1]).any()) or bool((b != b[:, :1]).any()):
+            return False
+        a, b = a[:, :1], b[:, :1]
+    return torch.equal(a.sort(0).values, b.sort(0).values)
+
+
+def _by_class(classes: Tensor) -> Tensor:
+    """The order of places in which those that go together stand together, so that few more have to."""
+    return classes[:, 0].argsort(stable=True)
+
+
+def _borrowed(walks: Sequence[Walk], root: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    """Labels of each place along a dim that was shaped, and along the one whose size it got: shapes (size, n)."""
+    for walk in walks:
+        shapes = walk.program.shapes
+        for fact in dict.fromkeys(walk.program.borrowed):
+            source = _rows(walk, fact.source, (fact.source_dim,), root)
+            if source is None:
+                continue
+            dims: tuple[int, ...] = (fact.dim,)
+            size = len(source)
+            if fact.part:  # heads and head size, side by side, are as many as there are channels
+                dims = (fact.dim - 1, fact.dim)
+                if fact.dim == 0 or shapes[fact.target][fact.dim - 1] * shapes[fact.target][fact.dim] != size:
+                    continue
+            target = _rows(walk, fact.target, dims, root)
+            if target is not None and len(target) == size:
+                yield target, source
+
+
+def _rows(walk: Walk, ref: int, dims: tuple[int, ...], root: Tensor) -> Tensor | None:
+    """Labels of each place along some neighbouring dims, shape (size, n); ``None`` without any.
+
+    Of several sets of labels that lie there it is the one that tells most places apart.
+    """
+    shape = walk.shape(Ref(ref))
+    size = math.prod(shape[d] for d in dims)
+    found: list[Tensor] = []
+    for labels in walk.maps.get(ref, ()):
+        if set(dims) & set(varying(labels)):
+            full = labels.expand([shape[d] if d in dims else n for d, n in enumerate(labels.shape)])
+            found.append(full.movedim(dims, tuple(range(len(dims)))).reshape(size, -1))
+    if len(found) > 1:
+        found.sort(key=lambda rows: len(root[rows[:, 0].long()].unique()))
+    return found[-1] if found else None
+
+
+def _projections(model: nn.Module, walk: Walk) -> Iterator[tuple[Tensor, Tensor]]:
+    """PyTorch's own attention: queries, keys and values are as wide as what the queries are computed from."""
+    vectors = {
+        name: {varying(m)[0]: m.reshape(-1, 1) for m in walk.leaf_maps[ref]}
+        for ref, name in walk.program.leaves.items()
+    }
+    for name, module in named_modules_of(model):
+        if not isinstance(module, nn.MultiheadAttention):
+            continue
+        prefix = f"{name}." if name else ""
+        packed = vectors.get(f"{prefix}in_proj_weight")
+        if packed is not None:
+            yield from ((part, packed[1]) for part in packed[0].chunk(3))
+            continue
+        apart = [vectors.get(f"{prefix}{key}_proj_weight") for key in "qkv"]
+        if apart[0] is not None:
+            yield from ((part[0], apart[0][1]) for part in apart if part is not None)
