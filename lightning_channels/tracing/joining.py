@@ -8,10 +8,10 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor, nn
 
-from lightning_channels._modules import named_modules_of
 from lightning_channels.tracing.labels import varying
 from lightning_channels.tracing.program import Ref
 from lightning_channels.tracing.solver import Solution
+from lightning_channels.tracing.torch_attention import torch_attentions
 from lightning_channels.tracing.walk import Walk
 
 __all__ = ["join"]
@@ -33,7 +33,8 @@ def join(model: nn.Module, walks: Sequence[Walk], solution: Solution) -> bool:
     """
     labels, root = walks[0].labels, solution.root
     joined = False
-    for rows, others in [*_borrowed(walks, root), *_projections(model, walks[0])]:
+    attentions = (pair for attention in torch_attentions(model, walks[0]) for pair in attention.joined())
+    for rows, others in [*_borrowed(walks, root), *attentions]:
         a, b = root[rows.long()], root[others.long()]
         if bool((a == a[:1]).all()) or bool((b == b[:1]).all()) or _are_same(a, b):
             continue  # no channels lie along one of them after all, or the same ones along both
@@ -95,22 +96,3 @@ def _rows(walk: Walk, ref: int, dims: tuple[int, ...], root: Tensor) -> Tensor |
     if len(found) > 1:
         found.sort(key=lambda rows: len(root[rows[:, 0].long()].unique()))
     return found[-1] if found else None
-
-
-def _projections(model: nn.Module, walk: Walk) -> Iterator[tuple[Tensor, Tensor]]:
-    """PyTorch's own attention: queries, keys and values are as wide as what the queries are computed from."""
-    vectors = {
-        name: {varying(m)[0]: m.reshape(-1, 1) for m in walk.leaf_maps[ref]}
-        for ref, name in walk.program.leaves.items()
-    }
-    for name, module in named_modules_of(model):
-        if not isinstance(module, nn.MultiheadAttention):
-            continue
-        prefix = f"{name}." if name else ""
-        packed = vectors.get(f"{prefix}in_proj_weight")
-        if packed is not None:
-            yield from ((part, packed[1]) for part in packed[0].chunk(3))
-            continue
-        apart = [vectors.get(f"{prefix}{key}_proj_weight") for key in "qkv"]
-        if apart[0] is not None:
-            yield from ((part[0], apart[0][1]) for part in apart if part is not None)

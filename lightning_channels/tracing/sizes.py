@@ -27,6 +27,7 @@ from lightning_channels.tracing.labels import Labels, varying
 from lightning_channels.tracing.program import Op, Ref
 from lightning_channels.tracing.sides import Side
 from lightning_channels.tracing.solver import Solution
+from lightning_channels.tracing.torch_attention import torch_attentions
 from lightning_channels.tracing.walk import Walk
 
 __all__ = ["Attributes"]
@@ -64,6 +65,9 @@ class Attributes:
         scope = _Scope(model)
         uses = (use for walk in walks for use in _uses(walk, scope)) if scope.has_any else ()
         self._evidence = [(use.labels, scope.attributes(use)) for use in uses]
+        for attention in torch_attentions(model, walks[0]):
+            for key, labels in attention.counted():
+                self._evidence.append((labels, [_Place(attention.module, key, 0)]))
 
     def _counted(self, solution: Solution) -> dict[tuple[str, str], list[Tensor]]:
         evidence = []
@@ -242,13 +246,20 @@ class _Place:
     level: int
 
 
+def _is_open(module: nn.Module) -> bool:
+    """Whether a module's numbers have to be found; PyTorch's own attention's are known."""
+    return not isinstance(module, nn.MultiheadAttention) and refusal(module) is None
+
+
 class _Scope:
     """Integer attributes by the module in whose forward they may be read."""
 
     def __init__(self, model: nn.Module) -> None:
         self._modules = dict(named_modules_of(model))
         self._own = {
-            name: {} if refusal(module) is not None else attribute_sizes(module)
+            name: {}
+            if isinstance(module, nn.MultiheadAttention) or refusal(module) is not None
+            else attribute_sizes(module)
             for name, module in self._modules.items()
         }
         self._with_sizes = [name for name, sizes in self._own.items() if sizes]
