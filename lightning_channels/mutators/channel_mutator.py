@@ -12,6 +12,7 @@ from lightning_channels._plain import to_plain
 from lightning_channels.errors import ChoiceError, ConfigError, PrepareError, did_you_mean
 from lightning_channels.mutables import batch_update
 from lightning_channels.mutators import structure
+from lightning_channels.mutators.attention_report import AttentionUnits
 from lightning_channels.mutators.preparation import (
     MUTATOR,
     Snapshot,
@@ -76,6 +77,7 @@ class ChannelMutator:
         self._fingerprint: dict[str, Any] = {}
         self._expected: dict[str, Any] = {}
         self._unruled: tuple[OpReport, ...] = ()
+        self._attentions: tuple[AttentionUnits, ...] = ()
         self.proof_record = ProofRecord()
         self.macs: dict[str, int] = {}
 
@@ -134,7 +136,7 @@ class ChannelMutator:
             raise
         self._model, self._fingerprint, self.macs = model, fingerprint, found.macs
         self._before = found.before
-        self.proof_record, self._unruled = record, found.unruled
+        self.proof_record, self._unruled, self._attentions = record, found.unruled, found.attentions
         model.__dict__[MUTATOR] = self
 
     def _template_choices(self, units: list[MutableChannelUnit]) -> dict[str, int | float]:
@@ -241,7 +243,7 @@ class ChannelMutator:
 
     def report(self) -> Report:
         """Each unit with its share of the model, and why what can't change can't. Prints as a table."""
-        return make_report(self, self._unruled, self.proof_record)
+        return make_report(self, self._unruled, self.proof_record, tuple(a.report() for a in self._attentions))
 
     # --- templates ---------------------------------------------------------------------------------------------------
 

@@ -15,6 +15,7 @@ from lightning_channels.dynamic_ops import is_dynamic, restore
 from lightning_channels.errors import ConfigError, PrepareError, StructureError, check_keys, did_you_mean
 from lightning_channels.mutables import BaseMutableChannel
 from lightning_channels.mutators.agreement import agreeing
+from lightning_channels.mutators.attention_report import AttentionUnits, attention_units
 from lightning_channels.mutators.proof import Proof, ProofRecord
 from lightning_channels.mutators.report import OpReport, unruled_ops
 from lightning_channels.mutators.unit_config import UnitConfig
@@ -74,6 +75,7 @@ class Found:
             whether each unit is to be tried alone as well); ``None`` without a trace.
         unruled: The operators without a rule.
         before: What the mutables of a predefined model were at.
+        attentions: What decides about the heads of the model's attentions.
     """
 
     units: list[MutableChannelUnit]
@@ -81,6 +83,7 @@ class Found:
     prove: Callable[[nn.Module, bool], ProofRecord] | None = None
     unruled: tuple[OpReport, ...] = ()
     before: list[Snapshot] = field(default_factory=list)
+    attentions: tuple[AttentionUnits, ...] = ()
 
 
 def make_tracer(parse_cfg: Mapping[str, Any]) -> Tracer | None:
@@ -160,7 +163,7 @@ def find_units(
     def prove(prepared: nn.Module, full: bool) -> ProofRecord:
         return Proof(replayable, proven, inputs, full).run(prepared)
 
-    return Found(units, macs, prove, unruled_ops(graph, units))
+    return Found(units, macs, prove, unruled_ops(graph, units), attentions=attention_units(graph, units))
 
 
 def _from_model(config: UnitConfig, model: nn.Module) -> Found:

@@ -14,6 +14,7 @@ from lightning_channels._modules import named_modules_of
 from lightning_channels.dynamic_ops import candidate_parameters
 from lightning_channels.dynamic_ops.spec import spec_of
 from lightning_channels.mutables import batch_update
+from lightning_channels.mutators.attention_report import AttentionReport
 from lightning_channels.mutators.report_table import as_table
 from lightning_channels.tracing import ModuleGraph
 from lightning_channels.tracing.sides import Refused, refused_modules
@@ -99,6 +100,7 @@ class Report:
         left_at_half: Share of the parameters that are left when every mutable unit is at half its width.
         unassigned: The parameters that are in no unit.
         unruled: The operators without a rule; what reaches them can't change.
+        attentions: Heads of each attention and their size, at full width and at the current choices.
     """
 
     units: tuple[UnitReport, ...]
@@ -107,6 +109,7 @@ class Report:
     left_at_half: float
     unassigned: tuple[ParameterReport, ...]
     unruled: tuple[OpReport, ...]
+    attentions: tuple[AttentionReport, ...] = ()
 
     @property
     def proven(self) -> bool:
@@ -149,13 +152,19 @@ def unruled_ops(graph: ModuleGraph, units: list[MutableChannelUnit]) -> tuple[Op
     return tuple(OpReport(*place, lines[place], tuple(found)) for place, found in names.items())
 
 
-def make_report(mutator: ChannelMutator, unruled: tuple[OpReport, ...], proof: ProofRecord) -> Report:
+def make_report(
+    mutator: ChannelMutator,
+    unruled: tuple[OpReport, ...],
+    proof: ProofRecord,
+    attentions: tuple[AttentionReport, ...] = (),
+) -> Report:
     """Gather the report of a prepared mutator.
 
     Args:
         mutator: What to report on.
         unruled: Operators without a rule.
         proof: How its units were verified.
+        attentions: Counts of each attention.
     """
     model, units, macs = mutator.model, mutator.units, mutator.macs
     modules = dict(named_modules_of(model))
@@ -185,6 +194,7 @@ def make_report(mutator: ChannelMutator, unruled: tuple[OpReport, ...], proof: P
             if name not in assigned
         ),
         unruled,
+        attentions,
     )
 
 

@@ -24,6 +24,14 @@ def as_table(report: Report) -> str:
     notes = _Notes()
     table = _table(report.units, notes)
     parts = [[*_wrapped(head, ""), *_wrapped(_proof(report), "  ")], table, notes.lines()]
+    if report.attentions:
+        layers: dict[str, list[str]] = {}
+        for attention in report.attentions:
+            heads = _of(attention.active_heads, attention.heads)
+            size = _of(attention.active_head_dim, attention.head_dim)
+            layers.setdefault(f"{heads} heads of {size}", []).append(attention.module or "the model")
+        items = [f"{counts}: {_some(modules)}" for counts, modules in layers.items()]
+        parts.append(["attention, at the current choices:", *_items(items)])
     if report.unassigned:
         whole = share(sum(parameter.params for parameter in report.unassigned))
         reasons: dict[str, list[str]] = {}
@@ -38,6 +46,10 @@ def as_table(report: Report) -> str:
             items.append(_place(op.op, [op.module], op.line) + keeps)
         parts.append(["operators without a rule:", *_items(items)])
     return "\n\n".join("\n".join(part) for part in parts if part)
+
+
+def _of(active: int, full: int) -> str:
+    return str(full) if active == full else f"{active} (of {full})"
 
 
 def share(value: float) -> str:

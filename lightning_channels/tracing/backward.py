@@ -23,6 +23,7 @@ from lightning_channels.tracing.program import Program
 from lightning_channels.tracing.recorder import tensors_in
 from lightning_channels.tracing.recording import Recording
 from lightning_channels.tracing.running import ExampleInputs, describe, doubled, evaluating, mapped, run, training
+from lightning_channels.tracing.solver import Attention
 
 __all__ = ["BackwardTracer"]
 
@@ -39,9 +40,11 @@ class BackwardTracer(Tracer):
         loss_calculator: Makes a tensor of what the model returns: a registered name, a dict with ``type``, or any
             callable. Whatever floating tensors the model returns are followed back besides.
         input_shape: Shape of the random images that are used where no example inputs are given.
+        attention: What may go of an attention: whole ``"heads"``, or ``"dims"`` within them.
 
     Raises:
-        ConfigError: If ``input_shape`` isn't a sequence of positive integers, or ``loss_calculator`` isn't one.
+        ConfigError: If ``input_shape`` isn't a sequence of positive integers, ``attention`` isn't one of these, or
+            ``loss_calculator`` isn't one.
 
     Example:
         >>> model = nn.Sequential(nn.Linear(4, 8), nn.Linear(8, 2))
@@ -50,8 +53,13 @@ class BackwardTracer(Tracer):
         [4, 8, 2]
     """
 
-    def __init__(self, loss_calculator: Any = "SumPseudoLoss", input_shape: Sequence[int] = (1, 3, 224, 224)) -> None:
-        super().__init__(input_shape)
+    def __init__(
+        self,
+        loss_calculator: Any = "SumPseudoLoss",
+        input_shape: Sequence[int] = (1, 3, 224, 224),
+        attention: Attention = "heads",
+    ) -> None:
+        super().__init__(input_shape, attention)
         self.loss_calculator: LossCalculator = make_loss_calculator(loss_calculator)
 
     def record(self, model: nn.Module, inputs: ExampleInputs) -> Recording:
@@ -66,7 +74,7 @@ class BackwardTracer(Tracer):
 
     def replayable(self, graph: ModuleGraph, inputs: ExampleInputs) -> ModuleGraph:
         """What the forward tracer records: autograd doesn't keep the numbers that operators were called with."""
-        return ForwardTracer(self.input_shape).trace(graph.model, inputs)
+        return ForwardTracer(self.input_shape, self.attention).trace(graph.model, inputs)
 
     def _record(self, model: nn.Module, inputs: ExampleInputs, restore: Callable[[], None]) -> Program:
         try:

@@ -19,7 +19,7 @@ from lightning_channels.tracing.recording import Recording, record_modes
 from lightning_channels.tracing.running import ExampleInputs, check_inputs, default_inputs
 from lightning_channels.tracing.sides import disagreeing_sides, find_sides, pin_refused
 from lightning_channels.tracing.sizes import Attributes
-from lightning_channels.tracing.solver import Solution, solve
+from lightning_channels.tracing.solver import ATTENTION, Attention, Solution, solve
 from lightning_channels.tracing.walk import Walk, walk
 
 __all__ = ["ForwardTracer", "ModuleGraph", "Tracer"]
@@ -36,12 +36,19 @@ class ModuleGraph:
         walk: Labels of every tensor in it.
         solution: Classes of the labels.
         groups: Channels that can only change together, in the order of their modules.
+        attention: What may go of an attention: ``"heads"``, or ``"dims"`` within them.
     """
 
     def __init__(
-        self, model: nn.Module, program: Program, training: Program | None = None, training_error: str = ""
+        self,
+        model: nn.Module,
+        program: Program,
+        training: Program | None = None,
+        training_error: str = "",
+        attention: Attention = "heads",
     ) -> None:
         self.model = model
+        self.attention: Attention = attention
         self.program = program
         self.training = training
         self.training_error = training_error
@@ -50,15 +57,15 @@ class ModuleGraph:
         sides = find_sides(model, self.walk, refused)
         walks = [w for w in self.walks if not w.is_repetition]
         attributes = Attributes(model, walks)
-        solution = solve(self.walk.labels)
+        solution = solve(self.walk.labels, attention)
         if join(model, walks, solution):
-            solution = solve(self.walk.labels)
+            solution = solve(self.walk.labels, attention)
         if attributes.join(self.walk.labels, solution):
-            solution = solve(self.walk.labels)
+            solution = solve(self.walk.labels, attention)
         for side in disagreeing_sides(sides, solution.root):
             reason = Pin(f"the tensors of {side.module}'s {side.key} belong to different channels")
             self.walk.labels.pin(side.labels, reason)
-            solution = solve(self.walk.labels)
+            solution = solve(self.walk.labels, attention)
         self.solution: Solution = solution
         self.groups: list[Group] = group_sides(sides, solution)
         attributes.give(solution, self.groups)
@@ -91,12 +98,17 @@ class Tracer:
 
     Args:
         input_shape: Shape of the random images that are used where no example inputs are given.
+        attention: What may go of an attention: whole ``"heads"``, which changes nothing for the others, or ``"dims"``,
+            the same places in each of its heads.
 
     Raises:
-        ConfigError: If ``input_shape`` isn't a sequence of positive integers.
+        ConfigError: If ``input_shape`` isn't a sequence of positive integers, or ``attention`` isn't one of these.
     """
 
-    def __init__(self, input_shape: Sequence[int] = (1, 3, 224, 224)) -> None:
+    def __init__(self, input_shape: Sequence[int] = (1, 3, 224, 224), attention: Attention = "heads") -> None:
+        if attention not in ATTENTION:
+            raise ConfigError(f"attention must be one of {', '.join(map(repr, ATTENTION))}, got {attention!r}")
+        self.attention: Attention = attention
         shape = list(input_shape) if isinstance(input_shape, (list, tuple)) else []
         if not shape or not all(is_int(n) and n > 0 for n in shape):
             raise ConfigError(f"input_shape must be a sequence of positive integers, got {input_shape!r}")
@@ -126,7 +138,7 @@ class Tracer:
         inputs = self.inputs_for(model, example_inputs)
         with paused_gc():
             recording = self.record(model, inputs)
-            return ModuleGraph(model, recording.program, recording.training, recording.training_error)
+            return ModuleGraph(model, recording.program, recording.training, recording.training_error, self.attention)
 
     def record(self, model: nn.Module, inputs: ExampleInputs) -> Recording:
         """Record the model's operators in eval mode and in train mode.
@@ -147,9 +159,11 @@ class ForwardTracer(Tracer):
 
     Args:
         input_shape: Shape of the random images that are used where no example inputs are given.
+        attention: What may go of an attention: whole ``"heads"``, which changes nothing for the others, or ``"dims"``,
+            the same places in each of its heads.
 
     Raises:
-        ConfigError: If ``input_shape`` isn't a sequence of positive integers.
+        ConfigError: If ``input_shape`` isn't a sequence of positive integers, or ``attention`` isn't one of these.
 
     Example:
         >>> model = nn.Sequential(nn.Linear(4, 8), nn.Linear(8, 2))

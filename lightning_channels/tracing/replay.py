@@ -16,6 +16,7 @@ from lightning_channels.tracing.chance import without_chance
 from lightning_channels.tracing.labels import Maps, varying
 from lightning_channels.tracing.program import Op, Program, Ref
 from lightning_channels.tracing.rewrites import REWRITES, UnsupportedReplayError, operator_key
+from lightning_channels.tracing.scaling import rescaled
 
 if TYPE_CHECKING:
     from lightning_channels.tracing.graph import ModuleGraph
@@ -48,6 +49,8 @@ class Replay:
         dropped: Classes of labels (see :attr:`Group.classes`) that are left out.
         program: ``graph.program``, which is the default, or ``graph.training``.
         twin: A replay without the same channels, whose slices this one can use: both are run on the same tensors.
+        rescale: Whether factors that are a power of a number of channels follow it, as they do where code computes them
+            in each pass.
 
     Attributes:
         walk: The walk of the program, with the labels of every tensor.
@@ -61,6 +64,7 @@ class Replay:
         dropped: Iterable[Tensor],
         program: Program | None = None,
         twin: Replay | None = None,
+        rescale: bool = False,
     ) -> None:
         walk = graph.walk
         if program is not None and program is not graph.program:
@@ -72,6 +76,7 @@ class Replay:
         self.walk = walk
         self.program = walk.program
         self.watched: dict[int, Tensor] = {}
+        self._rescale = rescale
         self._maps = walk.maps
         self._leaf_maps = walk.leaf_maps
         self._written = walk.written
@@ -212,6 +217,8 @@ class Replay:
 
         args = [resolve(arg) for arg in op.args]
         kwargs = {key: resolve(value) for key, value in op.kwargs.items()}
+        if self._rescale:
+            args = rescaled(self, op, args)
         rewrite = REWRITES.get(operator_key(op.func))
         try:
             result = op.func(*args, **kwargs) if rewrite is None else rewrite(self, op, args, kwargs)

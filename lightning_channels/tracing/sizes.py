@@ -7,14 +7,10 @@ what is tried: the proof decides whether it was right.
 
 from __future__ import annotations
 
-import dis
-import inspect
 import itertools
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
-from types import CodeType, FunctionType
-from typing import Any
+from types import CodeType
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +18,14 @@ from torch import Tensor, nn
 from lightning_channels._modules import named_modules_of
 from lightning_channels.dynamic_ops.attributes import attribute_sizes, sides_without_tensors, split_key
 from lightning_channels.dynamic_ops.spec import refusal, spec_of
+from lightning_channels.tracing.code_names import (
+    argument_names,
+    functions_beside,
+    has_line,
+    methods_of,
+    names_in,
+    names_on_line,
+)
 from lightning_channels.tracing.grouping import Block, Group, runs_of, stretches
 from lightning_channels.tracing.labels import Labels, varying
 from lightning_channels.tracing.program import Op, Ref
@@ -33,6 +37,8 @@ from lightning_channels.tracing.walk import Walk
 __all__ = ["Attributes"]
 
 _RESHAPES = {"view", "_unsafe_view", "reshape", "_reshape_alias", "view_copy", "_reshape_copy", "expand", "expand_copy"}
+_RESHAPE_CALLS = frozenset({"view", "reshape", "expand"})
+_SPLIT_CALLS = frozenset({"split", "split_with_sizes"})
 _NORMS = {"native_layer_norm", "_fused_rms_norm"}
 _BATCHED = {"bmm", "baddbmm"}
 _SPLITS = {"split", "unsafe_split", "split_with_sizes", "unsafe_split_with_sizes"}
@@ -42,7 +48,8 @@ _SPLITS = {"split", "unsafe_split", "split_with_sizes", "unsafe_split_with_sizes
 class _Use:
     """A number that stood at a labelled dim: ``value`` indices, and the labels of each, shape (value, n).
 
-    Where it stood in a list of numbers, ``among`` is the list and ``entry`` the place. ``line`` is that of the code.
+    Where it stood in a list of numbers that an operator was given, ``among`` is the list and ``entry`` the place.
+    ``line`` is that of the code, and ``calls`` are the methods that it may have called.
     """
 
     module: str
@@ -51,6 +58,7 @@ class _Use:
     line: str
     among: tuple[int, ...] = ()
     entry: int | None = None
+    calls: frozenset[str] = frozenset()
 
 
 class Attributes:
@@ -159,7 +167,7 @@ def _uses(walk: Walk, scope: _Scope) -> Iterator[_Use]:
             if value in scope.values(module) and 0 <= start < end and end - start == value:
                 labels = _rows(walk, ref, dim)
                 if labels is not None:
-                    yield _Use(module, value, labels[start:end], op.line, *_place(walk, op, ref))
+                    yield _Use(module, value, labels[start:end], op.line, *_place(walk, op, ref, dim))
 
 
 def _read_whole(walk: Walk, op: Op) -> Iterator[_Number]:
@@ -167,11 +175,13 @@ def _read_whole(walk: Walk, op: Op) -> Iterator[_Number]:
         yield from _whole(walk, ref, _labelled_dims(walk, ref))
 
 
-def _place(walk: Walk, op: Op, ref: Ref) -> tuple[tuple[int, ...], int | None]:
-    """Where a number stood in the list that a split was given."""
-    if op.name not in ("split_with_sizes", "unsafe_split_with_sizes") or ref not in op.outputs:
-        return (), None
-    return tuple(op.args[1]), op.outputs.index(ref)
+def _place(walk: Walk, op: Op, ref: Ref, dim: int) -> tuple[tuple[int, ...], int | None, frozenset[str]]:
+    """The list of sizes that a number stood in, where in it, and what takes such a list."""
+    if ref in op.outputs and op.name in ("split_with_sizes", "unsafe_split_with_sizes"):
+        return tuple(op.args[1]), op.outputs.index(ref), _SPLIT_CALLS
+    if ref in op.outputs and op.name in _RESHAPES:
+        return tuple(walk.shape(ref)), dim, _RESHAPE_CALLS
+    return (), None, frozenset()
 
 
 def _rows(walk: Walk, ref: Ref, dim: int) -> Tensor | None:
@@ -283,9 +293,9 @@ class _Scope:
         inside = f"{name}." if name else ""
         inner = [other for other in self._with_sizes if other != name and other.startswith(inside)]
         cls = type(self._modules.get(name))
-        if not inner or any(_has_line(code, line) for code in (*_methods(cls), *_functions(cls))):
+        if not inner or any(has_line(code, line) for code in (*methods_of(cls), *functions_beside(cls))):
             return name
-        found = [o for o in inner if any(_has_line(code, line) for code in _methods(type(self._modules[o])))]
+        found = [o for o in inner if any(has_line(code, line) for code in methods_of(type(self._modules[o])))]
         return found[0] if len(found) == 1 else name
 
     def values(self, module: str) -> dict[int, list[_Place]]:
@@ -307,17 +317,26 @@ class _Scope:
         if use.entry is not None:
             found = [place for place in found if self._is_entry(place, use)] or found
         if len(found) > 1:  # a window as wide as there are heads: what the very line mentions counts
-            names = self._names_on(use)
-            found = [place for place in found if split_key(place.key)[0] in names] or found
+            for names in (self._names_of_argument(use), self._names_on(use)):
+                mentioned = [place for place in found if split_key(place.key)[0] in names]
+                if mentioned:
+                    return mentioned
         return found
 
     def _codes_at(self, use: _Use) -> list[CodeType]:
         cls = type(self._modules[use.module])
-        return [code for code in (*_methods(cls), *_functions(cls)) if _has_line(code, use.line)]
+        return [code for code in (*methods_of(cls), *functions_beside(cls)) if has_line(code, use.line)]
+
+    def _names_of_argument(self, use: _Use) -> set[str]:
+        number = int(use.line.rpartition(":")[2] or 0)
+        if use.entry is None:
+            return set()
+        arguments = (use.calls, len(use.among), use.entry)
+        return set().union(*(argument_names(code, number, *arguments) for code in self._codes_at(use)))
 
     def _names_on(self, use: _Use) -> set[str]:
         number = use.line.rpartition(":")[2]
-        return set().union(*(_names_on_line(code, int(number)) for code in self._codes_at(use)))
+        return set().union(*(names_on_line(code, int(number)) for code in self._codes_at(use)))
 
     def _names_around(self, use: _Use) -> set[str]:
         return set().union(*((*code.co_names, *code.co_varnames) for code in self._codes_at(use)))
@@ -325,7 +344,9 @@ class _Scope:
     def _is_entry(self, place: _Place, use: _Use) -> bool:
         """Whether an attribute is the list that a number stood in, and the number's place."""
         name, entry = split_key(place.key)
-        return entry == use.entry and tuple(self._modules[place.module].__dict__[name]) == use.among
+        return (
+            entry is not None and entry == use.entry and tuple(self._modules[place.module].__dict__[name]) == use.among
+        )
 
     def _collect(self, name: str) -> dict[int, list[_Place]]:
         if name not in self._modules or (spec_of(self._modules[name]) is not None and not self._own[name]):
@@ -334,7 +355,7 @@ class _Scope:
         for distance, readers in enumerate(self._levels(name)):
             level: dict[int, list[_Place]] = {}
             for reader, owner in readers:
-                names = _names_in(type(self._modules[reader])) | self._in_table[owner]
+                names = names_in(type(self._modules[reader])) | self._in_table[owner]
                 for key, value in self._own[owner].items():
                     if value not in found and split_key(key)[0] in names:
                         level.setdefault(value, []).append(_Place(owner, key, distance))
@@ -351,73 +372,3 @@ class _Scope:
         while name:
             name = name.rpartition(".")[0]
             yield [(name, name)]
-
-
-_NAMES: dict[type, frozenset[str]] = {}
-
-
-def _names_in(cls: type) -> frozenset[str]:
-    """Every name that the methods of a module's class mention, but for those that only build or print it."""
-    if cls not in _NAMES:
-        _NAMES[cls] = frozenset(name for code in _methods(cls) for name in code.co_names)
-    return _NAMES[cls]
-
-
-def _methods(cls: type) -> list[CodeType]:
-    """Code of the methods of a module's class, and of the functions inside them."""
-    return [
-        code
-        for base in cls.__mro__
-        if base not in (nn.Module, object)
-        for name, member in vars(base).items()
-        if name not in ("__init__", "__repr__", "extra_repr", "reset_parameters", "init_weights")
-        for code in _codes(member)
-    ]
-
-
-def _functions(cls: type) -> Iterator[CodeType]:
-    """Code of the functions beside a module's class; they are given its attributes as arguments of the same names."""
-    for base in cls.__mro__:
-        if base not in (nn.Module, object) and base.__module__ in sys.modules:
-            for member in vars(sys.modules[base.__module__]).values():
-                if isinstance(member, FunctionType) and member.__module__ == base.__module__:
-                    yield from _codes(member)
-
-
-def _codes(member: Any) -> Iterator[CodeType]:
-    if isinstance(member, property):
-        member = member.fget
-    if isinstance(member, (staticmethod, classmethod)):
-        member = member.__func__
-    member = inspect.unwrap(member) if callable(member) else member
-    if isinstance(member, FunctionType):
-        yield from _nested(member.__code__)
-
-
-def _nested(code: CodeType) -> Iterator[CodeType]:
-    yield code
-    for constant in code.co_consts:
-        if isinstance(constant, CodeType):
-            yield from _nested(constant)
-
-
-def _has_line(code: CodeType, line: str) -> bool:
-    """Whether code has a line (``"net.py:42"``)."""
-    file, _, number = line.rpartition(":")
-    if not number.isdecimal() or not code.co_filename.endswith(file) or int(number) < code.co_firstlineno:
-        return False
-    return any(own == int(number) for _, _, own in code.co_lines())
-
-
-_READS = {"LOAD_ATTR", "LOAD_METHOD", "LOAD_FAST", "LOAD_FAST_CHECK", "LOAD_DEREF", "LOAD_NAME", "LOAD_GLOBAL"}
-
-
-def _names_on_line(code: CodeType, line: int) -> set[str]:
-    """Attributes and variables that are read in the calls that begin on a line."""
-    steps = [
-        (step.positions.lineno or -1, step.positions.end_lineno or -1, step)
-        for step in dis.get_instructions(code)
-        if step.positions is not None
-    ]
-    last = max((end for begin, end, _ in steps if begin == line), default=-1)
-    return {str(step.argval) for begin, _, step in steps if line <= begin <= last and step.opname in _READS}

@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 
 from lightning_channels.tracing.labels import ALWAYS, Condition, Labels, Pin, Rectangle
 
-__all__ = ["Solution", "solve"]
+__all__ = ["ATTENTION", "Attention", "Solution", "solve"]
+
+Attention = Literal["heads", "dims"]
+ATTENTION: tuple[Attention, ...] = get_args(Attention)
+"""What can go of a product of activations that runs in several heads: whole heads, or the same places of each."""
+
+_PRODUCTS = 2  # conditions of at most this priority come from such products
 
 _UNLABELLED = Pin("is joined with indices that come from no channel")
 
@@ -61,15 +68,16 @@ class _Components:
             a, b = self.root[low], self.root[high]
 
 
-def solve(labels: Labels) -> Solution:
+def solve(labels: Labels, attention: Attention = "heads") -> Solution:
     """Find the classes of a walked program's labels.
 
     Args:
         labels: What the rules collected. Edges that conditions and rectangles turn into are added to it.
+        attention: What is left free where the code allows for either.
     """
     _separate_always(labels)
     components = _Components(labels)
-    pinned = _decide_conditions(labels, components)
+    pinned = _decide_conditions(labels, components, attention)
     for _ in range(8):  # tying one rectangle can break another
         if not _tie_rectangles(labels.rectangles, labels, components, pinned):
             break
@@ -116,7 +124,7 @@ def _pinned(labels: Labels, root: Tensor) -> Tensor:
     return pinned
 
 
-def _decide_conditions(labels: Labels, components: _Components) -> Tensor:
+def _decide_conditions(labels: Labels, components: _Components, attention: Attention) -> Tensor:
     """Decide each condition as soon as its classes allow; where none does, by priority."""
     waiting = list(labels.conditions)
     while waiting:
@@ -126,8 +134,9 @@ def _decide_conditions(labels: Labels, components: _Components) -> Tensor:
         if len(left) == len(waiting):
             first = min(c.priority for c in left)
             for c in left:
-                if c.priority == first:  # whole rows stay or go
-                    _unite(labels, c.wide, c.wide[:, :1])
+                if c.priority == first:  # whole rows stay or go, or the same places of all rows
+                    by_place = attention == "dims" and first <= _PRODUCTS
+                    _unite(labels, c.wide, c.wide[:1] if by_place else c.wide[:, :1])
         waiting = left
     return _pinned(labels, components.update())
 

@@ -26,7 +26,11 @@ def test_the_template_of_an_import_path(cli) -> None:
     assert list(template["channel_unit_cfg"]) == ["type", "default_args", "units"]
     assert template["type"] == "ChannelMutator"
     assert template["channel_unit_cfg"]["type"] == "SequentialMutableChannelUnit"
-    assert template["parse_cfg"] == {"type": "ForwardTracer", "input_shape": [1, 3, 64, 64]}
+    assert template["parse_cfg"] == {
+        "type": "ForwardTracer",
+        "input_shape": [1, 3, 64, 64],
+        "attention": "heads",
+    }
     units = template["channel_unit_cfg"]["units"]
     assert len(units) == 14
     assert units["conv1_(0, 3)_3"] == {"choice": 1.0}

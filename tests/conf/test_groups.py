@@ -104,7 +104,7 @@ def test_the_mutator_template_is_plain_and_complete() -> None:
             },
             "units": {},
         },
-        "parse_cfg": {"type": "ForwardTracer", "input_shape": [1, 1, 8, 8]},
+        "parse_cfg": {"type": "ForwardTracer", "input_shape": [1, 1, 8, 8], "attention": "heads"},
     }
     assert type(template["channel_unit_cfg"]["default_args"]["candidate_choices"]) is list
 

@@ -81,7 +81,7 @@ def test_plain_data() -> None:
     for model, inputs in ((Partly(), torch.randn(1, 4)), (Toy(), images())):
         data = prepared(model, inputs).report().to_dict()
         assert json.loads(json.dumps(data)) == data
-        assert {"units", "proof", "covered", "left_at_half", "unassigned", "unruled"} == set(data)
+        assert {"units", "proof", "covered", "left_at_half", "unassigned", "unruled", "attentions"} == set(data)
         assert {field.name for field in dataclasses.fields(type(prepared(Toy(), images()).report().units[0]))} == set(
             data["units"][0]
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -21,6 +22,7 @@ from lightning_channels.tracing.program import Program
 from lightning_channels.tracing.recorder import tensors_in
 from lightning_channels.tracing.replay import Replay
 from lightning_channels.tracing.running import ExampleInputs, check_inputs, doubled, training
+from lightning_channels.tracing.scaling import has_scales
 from lightning_channels.units import MutableChannelUnit
 
 __all__ = ["Setting", "widen"]
@@ -45,6 +47,7 @@ class Setting:
         train_alike: Whether train mode runs the operators of eval mode and no others, as models without batch norm do.
         ranks: Whether the model puts values in an order and chooses some, as detectors do.
         outputs_tell: Whether what the model returns depends on its channels as they are; not so where it ranks.
+        rescale: Whether replays let factors follow the numbers of channels that they seem to be computed from.
         runs: Number of forward passes so far.
     """
 
@@ -63,9 +66,15 @@ class Setting:
         self.ranks = bool(self.eval.ranked)
         shapes = (graph.program.shapes[ref] for ref in graph.program.outputs)
         self.outputs_tell = not self.ranks and any(shape.numel() > 1 for shape in shapes)
+        self.rescale = False
         self.runs = 0
         self._train_random = graph.training is not None and graph.training.random
         self._inputs = check_inputs(inputs)
+
+    @cached_property
+    def has_scales(self) -> bool:
+        """Whether ``rescale`` makes a difference."""
+        return any(has_scales(walk) for walk in self.graph.walks)
 
     def inputs(self, train: bool) -> ExampleInputs:
         """Example inputs that a run may write into."""
@@ -104,7 +113,8 @@ class Setting:
     ) -> Replay:
         """The program without the channels that the units don't keep, ready to run; ``twin`` as for a replay."""
         self.runs += 1
-        return Replay(self.graph, [] if twin is not None else self.dropped(units, kept), sections.program, twin)
+        dropped = [] if twin is not None else self.dropped(units, kept)
+        return Replay(self.graph, dropped, sections.program, twin, self.rescale)
 
     def is_comparable(self, unit: MutableChannelUnit) -> bool:
         """Whether zeros in the weights that read a unit's channels take these out of the full model."""

@@ -46,6 +46,7 @@ class Trial:
         self, setting: Setting, units: list[MutableChannelUnit], draw: Draw, watch: bool = True, direct: bool = False
     ) -> None:
         self._watch = watch or not setting.outputs_tell
+        self._direct = direct
         self._is_direct = direct and not self._watch and all(setting.is_comparable(unit) for unit in units)
         self._setting = setting
         self._units = units
@@ -55,6 +56,18 @@ class Trial:
 
     def check(self, name: str) -> Failure | None:
         """What is wrong, by one of the :data:`CHECKS`; ``None`` if nothing is."""
+        failure = self._check(name)
+        setting = self._setting
+        if failure is None or not setting.has_scales:
+            return failure
+        # a factor may be a constant of the model, or be computed anew: what the narrow model does must fit one of them
+        setting.rescale = not setting.rescale
+        if Trial(setting, self._units, self._draw, self._watch, self._direct)._check(name) is None:
+            return None
+        setting.rescale = not setting.rescale
+        return failure
+
+    def _check(self, name: str) -> Failure | None:
         checks: dict[str, Callable[[], Failure | None]] = {
             "eval": self._check_eval,
             "zeroed": self._check_zeroed,
@@ -65,7 +78,7 @@ class Trial:
         if failure is None or self._watch:
             return failure
         again = Trial(self._setting, self._units, self._draw)
-        return again.check(name) or (again.check("zeroed") if name == "eval" else None) or failure
+        return again._check(name) or (again._check("zeroed") if name == "eval" else None) or failure
 
     # --- runs --------------------------------------------------------------------------------------------------------
 

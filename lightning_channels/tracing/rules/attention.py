@@ -17,20 +17,20 @@ if TYPE_CHECKING:
     from lightning_channels.tracing.replay import Replay
     from lightning_channels.tracing.walk import Walk
 
-__all__: list[str] = []
+__all__ = ["KERNELS"]
 
 _PRIORITY = 1  # an undecided meet of heads and head size is decided for whole heads, before anything else
 _PRODUCT = "a product of two activations runs over the channels"
 
 
-_KERNELS = (
+KERNELS = (
     "_scaled_dot_product_flash_attention_for_cpu", "_scaled_dot_product_flash_attention",
     "_scaled_dot_product_efficient_attention", "_scaled_dot_product_cudnn_attention",
     "_scaled_dot_product_fused_attention_overrideable", "_scaled_dot_product_attention_math",
 )  # fmt: skip
 
 
-@rule(*_KERNELS)
+@rule(*KERNELS)
 def _attention(walk: Walk, op: Op) -> None:
     """Queries (…, L, E), keys (…, S, E) and values (…, S, V), with the same leading dims but for shared heads.
 
@@ -71,7 +71,7 @@ def _attention(walk: Walk, op: Op) -> None:
     walk.cost(op, walk.shape(query)[:-1].numel() * places)
 
 
-@rewrite(*_KERNELS)
+@rewrite(*KERNELS)
 def _any_size(replay: Replay, op: Op, args: list[Any], kwargs: dict[str, Any]) -> Any:
     """The kernels take some head sizes only; where they refuse one, PyTorch chooses what takes it."""
     try:

@@ -1,0 +1,165 @@
+"""What may go of an attention: whole heads, or dims within them; and what the report says of it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.testing import assert_close
+
+from lightning_channels import BackwardTracer, ChannelMutator, ForwardTracer
+from lightning_channels.errors import ConfigError
+from lightning_channels.tracing.attentions import find_attentions
+
+X = torch.randn(2, 5, 6, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+
+
+class Apart(nn.Module):
+    """Heads and their size are attributes, and the stream's width is its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.num_heads, self.head_dim, self.scale = 3, 4, 4**-0.5
+        self.embed, self.qkv, self.proj = nn.Linear(6, 10), nn.Linear(10, 36), nn.Linear(12, 10)
+        self.head = nn.Linear(10, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.embed(x)
+        b, n, _ = x.shape
+        q, k, v = self.qkv(x).reshape(b, n, 3, self.num_heads, self.head_dim).permute(2, 0, 3, 1, 4).unbind(0)
+        weights = ((q * self.scale) @ k.transpose(-2, -1)).softmax(-1)
+        y = (weights @ v).transpose(1, 2).flatten(2)
+        return self.head(x + self.proj(y)).mean(1)
+
+
+class Joint(nn.Module):
+    """The stream's width is that of all heads, and the scale is computed from it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.num_heads = 3
+        self.embed, self.qkv, self.proj = nn.Linear(6, 12), nn.Linear(12, 36), nn.Linear(12, 12)
+        self.head = nn.Linear(12, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.embed(x)
+        b, n, c = x.shape
+        q, k, v = self.qkv(x).reshape(b, n, 3, self.num_heads, c // self.num_heads).permute(2, 0, 3, 1, 4).unbind(0)
+        weights = ((q * (c // self.num_heads) ** -0.5) @ k.transpose(-2, -1)).softmax(-1)
+        return self.head(x + self.proj((weights @ v).transpose(1, 2).reshape(b, n, c))).mean(1)
+
+
+def prepared(model: nn.Module, attention: str) -> ChannelMutator:
+    torch.manual_seed(0)
+    mutator = ChannelMutator(parse_cfg={"type": "ForwardTracer", "attention": attention})
+    mutator.prepare_from_supernet(model.double().eval(), X)
+    return mutator
+
+
+def shape_of_unit(mutator: ChannelMutator, side: str) -> tuple[int, int]:
+    """Channels of the unit that decides about an output, and in how many equal tiles."""
+    unit = next(u for u in mutator.mutable_units if any(c.name == side for c in u.output_related))
+    return unit.num_channels, unit.groups
+
+
+@pytest.mark.parametrize(
+    ("make", "attention", "expected"),
+    [
+        (Apart, "heads", {"embed": (10, 1), "qkv": (3, 1)}),
+        (Apart, "dims", {"embed": (10, 1), "qkv": (12, 3)}),
+        (Joint, "heads", {"embed": (3, 1), "qkv": (3, 1)}),
+        (Joint, "dims", {"embed": (4, 1), "qkv": (4, 1)}),
+    ],
+)
+def test_what_may_go(make: type[nn.Module], attention: str, expected: dict[str, tuple[int, int]]) -> None:
+    mutator = prepared(make(), attention)
+    assert {side: shape_of_unit(mutator, side) for side in expected} == expected
+    assert mutator.report().covered > 0.9
+
+
+def test_whole_heads_are_exact_and_dims_are_not() -> None:
+    def exact(attention: str) -> bool:
+        mutator = prepared(Joint(), attention)
+        return next(u for u in mutator.mutable_units if any(c.name == "qkv" for c in u.channels)).exact
+
+    assert exact("heads")
+    assert not exact("dims")
+
+
+def test_the_scale_of_a_narrow_head_is_that_of_its_size() -> None:
+    """By hand: what the code computes from its widths is what a net of these widths computes."""
+    model = Joint()
+    mutator = prepared(model, "dims")
+    (unit,) = (u for u in mutator.mutable_units if any(c.name == "qkv" for c in u.channels))
+    mutator.set_choices({unit.name: 2})
+    small: Any = mutator.export(model)
+    x = F.linear(X, small.embed.weight, small.embed.bias)
+    q, k, v = F.linear(x, small.qkv.weight, small.qkv.bias).reshape(2, 5, 3, 3, 2).permute(2, 0, 3, 1, 4)
+    y = F.scaled_dot_product_attention(q, k, v, scale=2**-0.5).transpose(1, 2).reshape(2, 5, 6)
+    expected = F.linear(x + F.linear(y, small.proj.weight, small.proj.bias), small.head.weight, small.head.bias).mean(1)
+    assert_close(small(X), expected)
+    assert_close(model(X), expected)
+
+
+@pytest.mark.parametrize(("attention", "active"), [("heads", (1, 4)), ("dims", (3, 2))])
+def test_the_report_counts_heads_and_their_size(attention: str, active: tuple[int, int]) -> None:
+    mutator = prepared(Apart(), attention)
+    (full,) = mutator.report().attentions
+    assert (full.module, full.heads, full.head_dim) == ("", 3, 4)
+    assert (full.active_heads, full.active_head_dim) == (3, 4)
+    unit = next(u for u in mutator.mutable_units if any(c.name == "qkv" for c in u.output_related))
+    mutator.set_choices({unit.name: active[0] if attention == "heads" else 6})
+    (now,) = mutator.report().attentions
+    assert (now.active_heads, now.active_head_dim) == active
+    text = {"heads": "1 (of 3) heads of 4: the model", "dims": "3 heads of 2 (of 4): the model"}[attention]
+    assert f"attention, at the current choices:\n  {text}" in str(mutator.report())
+
+
+def test_what_does_not_attend_is_not_listed() -> None:
+    mutator = ChannelMutator()
+    mutator.prepare_from_supernet(nn.Sequential(nn.Linear(6, 8), nn.Linear(8, 2)).double(), X)
+    assert mutator.report().attentions == ()
+    assert "attention" not in str(mutator.report())
+
+
+def test_single_heads_and_fused_kernels_are_counted() -> None:
+    class Fused(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.one, self.many = nn.MultiheadAttention(8, 1, batch_first=True), nn.Linear(8, 24)
+            self.embed, self.head = nn.Linear(6, 8), nn.Linear(8, 2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = self.embed(x)
+            x = x + self.one(x, x, x, need_weights=False)[0]
+            q, k, v = self.many(x).unflatten(-1, (3, 2, 4)).permute(2, 0, 3, 1, 4)
+            return self.head(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
+
+    graph = ForwardTracer().trace(Fused().double().eval(), X)
+    assert {(a.module, a.heads, a.dims) for a in find_attentions(graph)} == {("one", 1, 8), ("", 2, 4)}
+
+
+@pytest.mark.parametrize("tracer", [ForwardTracer, BackwardTracer])
+def test_another_policy_is_an_error(tracer: type[ForwardTracer]) -> None:
+    with pytest.raises(ConfigError, match=r"attention must be one of 'heads', 'dims', got 'head'"):
+        tracer(attention="head")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("attention", ["heads", "dims"])
+@pytest.mark.parametrize("make", [Apart, Joint])
+def test_both_tracers_find_the_same(make: type[nn.Module], attention: Any) -> None:
+    names = []
+    for tracer in (ForwardTracer(attention=attention), BackwardTracer(attention=attention)):
+        mutator = ChannelMutator(parse_cfg={"type": type(tracer).__name__, "attention": attention})
+        torch.manual_seed(0)
+        mutator.prepare_from_supernet(make().double().eval(), X)
+        names.append([(u.name, u.is_mutable, u.groups) for u in mutator.units])
+    assert names[0] == names[1]
+
+
+def test_the_policy_is_part_of_the_template() -> None:
+    template = prepared(Apart(), "dims").config_template()
+    assert template["parse_cfg"]["attention"] == "dims"
