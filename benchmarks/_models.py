@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 __all__ = ["FAMILIES", "Example", "build", "family_of", "names_of", "randomise", "refuse_unknown"]
 
-FAMILIES = ("classification", "segmentation", "detection", "video", "timm")
+FAMILIES = ("classification", "segmentation", "detection", "video", "timm", "attention", "huggingface")
 """Lists that can be run by name; the first four are torchvision's."""
 
 _TIMM = """
@@ -23,6 +23,23 @@ mobilevit_s efficientformer_l1 levit_128 coatnet_0_224 maxvit_tiny_tf_224 xcit_n
 inception_v4 xception41 dla34 selecsls42b tresnet_m rexnet_100 fbnetc_100 mnasnet_100 hardcorenas_a lcnet_050 tinynet_e
 """
 """One or two of each architecture that timm has; written here with the prefix ``timm:`` left out."""
+
+_ATTENTION = """
+beit_base_patch16_224 beitv2_base_patch16_224 eva02_tiny_patch14_336 eva02_small_patch14_336 vit_base_patch16_rope_224
+swinv2_tiny_window8_256 davit_tiny twins_svt_small cait_xxs24_224 convit_tiny deit_tiny_distilled_patch16_224
+"""
+"""More of timm's: rotary tables, cosine attention, channel attention, talking heads, and two tokens of a kind."""
+
+_HUGGING_FACE = {
+    "vit": ("ViTForImageClassification", "ViTConfig"),
+    "swin": ("SwinForImageClassification", "SwinConfig"),
+    "segformer": ("SegformerForImageClassification", "SegformerConfig"),
+    "segformer_segmentation": ("SegformerForSemanticSegmentation", "SegformerConfig"),
+    "dinov2": ("Dinov2ForImageClassification", "Dinov2Config"),
+    "beit": ("BeitForImageClassification", "BeitConfig"),
+    "siglip": ("SiglipForImageClassification", "SiglipConfig"),
+}
+"""Name → class of the model and of its configuration in transformers, written here with the prefix ``hf:`` left out."""
 
 _UNINITIALISED = ("googlenet", "inception_v3")  # their own initialisation takes a minute
 
@@ -49,8 +66,10 @@ def names_of(family: str) -> list[str]:
     Raises:
         SystemExit: If there is no such family.
     """
-    if family == "timm":
-        return [f"timm:{name}" for name in _TIMM.split()]
+    if family in ("timm", "attention"):
+        return [f"timm:{name}" for name in (_TIMM if family == "timm" else _ATTENTION).split()]
+    if family == "huggingface":
+        return [f"hf:{name}" for name in _HUGGING_FACE]
     if family not in FAMILIES:
         raise SystemExit(f"unknown family {family!r}; there are {', '.join(FAMILIES)}")
     import torchvision
@@ -61,16 +80,19 @@ def names_of(family: str) -> list[str]:
 
 def family_of(name: str) -> str:
     """The list that a model is on; ``"other"`` for one that is on none."""
-    if name.startswith("timm:"):
-        return "timm"
-    return next((family for family in FAMILIES if family != "timm" and name in names_of(family)), "other")
+    prefix, _, rest = name.rpartition(":")
+    if prefix == "timm":
+        return "attention" if rest in _ATTENTION.split() else "timm"
+    if prefix:
+        return "huggingface" if prefix == "hf" else "other"
+    return next((family for family in FAMILIES[:4] if name in names_of(family)), "other")
 
 
 def refuse_unknown(name: str) -> None:
     """Stop at a name that no model can be built from.
 
     Raises:
-        SystemExit: If torchvision has no such model, and it isn't ``timm:NAME`` or ``MODULE:CALLABLE``.
+        SystemExit: If torchvision has no such model, and it isn't ``timm:NAME``, ``hf:NAME`` or ``MODULE:CALLABLE``.
     """
     if ":" in name or family_of(name) != "other":
         return
@@ -80,20 +102,25 @@ def refuse_unknown(name: str) -> None:
 
     near = difflib.get_close_matches(name, torchvision.models.list_models(), n=1)
     hint = f"; did you mean {near[0]!r}?" if near else "."
-    raise SystemExit(f"torchvision has no model {name!r}{hint} Others are given as timm:NAME or MODULE:CALLABLE")
+    raise SystemExit(
+        f"torchvision has no model {name!r}{hint} Others are given as timm:NAME, hf:NAME or MODULE:CALLABLE"
+    )
 
 
 def build(name: str) -> Example:
     """Build a model by its name.
 
     Args:
-        name: A torchvision model, ``timm:NAME``, or ``MODULE:CALLABLE`` for anything that can be imported. The callable
-            returns a model (called with a 224-pixel image) or a pair of model and inputs.
+        name: A torchvision model, ``timm:NAME``, ``hf:NAME`` for one of the list, or ``MODULE:CALLABLE`` for anything
+            that can be imported. The callable returns a model (called with a 224-pixel image) or a pair of model and
+            inputs.
     """
     torch.manual_seed(0)
     prefix, _, rest = name.rpartition(":")
     if prefix == "timm":
         example = _timm(rest)
+    elif prefix == "hf":
+        example = _hugging_face(rest)
     elif prefix:
         made = getattr(importlib.import_module(prefix), rest)()
         example = Example(*made) if isinstance(made, tuple) else Example(made, images())
@@ -112,10 +139,19 @@ def images(size: int = 224, *leading: int) -> Tensor:
 def _timm(name: str) -> Example:
     import timm
 
-    model = timm.create_model(name, pretrained=False)
+    model = timm.create_model(name, pretrained=False, num_classes=1000)  # some have no head of their own
     config: dict[str, Any] = getattr(model, "pretrained_cfg", None) or {}
     fixed = config.get("fixed_input_size")
     return Example(model, images(config["input_size"][-1] if fixed else 224))
+
+
+def _hugging_face(name: str) -> Example:
+    import transformers
+
+    if name not in _HUGGING_FACE:
+        raise SystemExit(f"no model hf:{name}; there are {', '.join(_HUGGING_FACE)}")
+    model, config = (getattr(transformers, cls) for cls in _HUGGING_FACE[name])
+    return Example(model(config(num_labels=1000)), images())
 
 
 def _torchvision(name: str) -> Example:
