@@ -31,7 +31,7 @@ from lightning_channels.tracing.labels import Labels, varying
 from lightning_channels.tracing.program import Op, Ref
 from lightning_channels.tracing.sides import Side
 from lightning_channels.tracing.solver import Solution
-from lightning_channels.tracing.torch_attention import torch_attentions
+from lightning_channels.tracing.torch_attention import counted_in
 from lightning_channels.tracing.walk import Walk
 
 __all__ = ["Attributes"]
@@ -73,16 +73,21 @@ class Attributes:
         scope = _Scope(model)
         uses = (use for walk in walks for use in _uses(walk, scope)) if scope.has_any else ()
         self._evidence = [(use.labels, scope.attributes(use)) for use in uses]
-        for attention in torch_attentions(model, walks[0]):
-            for key, labels in attention.counted():
-                self._evidence.append((labels, [_Place(attention.module, key, 0)]))
+        for module, key, labels in counted_in(model, walks[0]):
+            self._evidence.append((labels, [_Place(module, key, 0)]))
 
     def _counted(self, solution: Solution) -> dict[tuple[str, str], list[Tensor]]:
-        evidence = []
+        evidence, multiples, fixed = [], [], set()
         for labels, places in self._evidence:
-            classes = _one_class_each(solution.root[labels.long()])
-            if classes is not None and not bool(solution.pinned[classes].all()):
-                evidence.append((classes, places))
+            rows = solution.root[labels.long()]
+            classes = _one_class_each(rows)
+            if classes is None:
+                if len(places) == 1 and bool((rows == rows[:1]).all()):  # whatever goes, there are as many of these
+                    fixed.add((places[0].module, places[0].key))
+            elif not bool(solution.pinned[classes].all()):
+                (evidence if len(classes.unique()) == len(classes) else multiples).append((classes, places))
+        # heads times the batch, which by chance are as many as a head has channels
+        evidence += [(classes, [p for p in places if (p.module, p.key) not in fixed]) for classes, places in multiples]
         return _weigh(evidence)
 
     def join(self, labels: Labels, solution: Solution) -> bool:

@@ -11,7 +11,7 @@ from lightning_channels._modules import named_modules_of
 from lightning_channels.tracing.labels import varying
 from lightning_channels.tracing.walk import Walk
 
-__all__ = ["TorchAttention", "torch_attentions"]
+__all__ = ["TorchAttention", "counted_in", "torch_attentions"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,3 +64,16 @@ def torch_attentions(model: nn.Module, walk: Walk) -> Iterator[TorchAttention]:
         if all(len(part) == 2 for part in apart):
             (q, k, v), (a, b, c) = ([part[dim] for part in apart] for dim in (0, 1))
             yield TorchAttention(name, module.__dict__["num_heads"], (a, b, c), (q, k, v))
+
+
+def counted_in(model: nn.Module, walk: Walk) -> Iterator[tuple[str, str, Tensor]]:
+    """(module, attribute, labels of each thing that it counts) for all of PyTorch's own attention in a model."""
+    attentions = list(torch_attentions(model, walk))
+    for attention in attentions:
+        for key, labels in attention.counted():
+            yield attention.module, key, labels
+    for name, module in named_modules_of(model):
+        if isinstance(module, nn.Transformer):  # compares its inputs' sizes with it
+            inside = (attention for attention in attentions if attention.module.startswith(f"{name}." if name else ""))
+            for attention in inside:
+                yield name, "d_model", attention.inputs[0][:, None]

@@ -117,7 +117,7 @@ def masked(plain: nn.Module, mutator: ChannelMutator, reads: tuple[tuple[str, in
         for unit in mutator.mutable_units:
             mask = unit.mutable_channel.current_mask
             for channel in unit.output_related:
-                name = f"{channel.name}.weight" if channel.tensor is None else channel.label
+                name = f"{channel.name}.weight" if channel.tensor is None else channel.label.partition("[")[0]
                 if (name, channel.dim) not in reads:
                     continue
                 index = torch.arange(unit.num_channels).repeat_interleave(channel.expand_ratio)

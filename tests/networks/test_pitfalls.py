@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
+import networks.attention
 import networks.control
 import networks.convolutional
 import networks.modules

@@ -126,8 +126,8 @@ def _move(walk: Walk, op: Op, source: Ref, labels: Tensor, arguments: list[Any])
 def _equal_pieces(walk: Walk, op: Op, labels: Tensor, pieces: list[Tensor]) -> None:
     """``chunk`` divides what it gets into equal pieces, so equal places of the pieces stay or go together.
 
-    The last piece may be smaller. Where it has no such place, the others' go together: whatever is kept of both kinds,
-    ``chunk`` cuts it at the same places.
+    The last piece may be smaller. What it has no such places for goes with the first place: however much is kept,
+    ``chunk`` cuts it at the same places, and as long as anything is kept of the last piece there are as many.
     """
     dim = op.argument(2, "dim", 0) % labels.dim()
     size = op.argument(1, "split_size")
@@ -139,11 +139,13 @@ def _equal_pieces(walk: Walk, op: Op, labels: Tensor, pieces: list[Tensor]) -> N
     along = labels.movedim(dim, 0).reshape(labels.shape[dim], -1)
     whole = along[: (len(pieces) - 1) * size].reshape(len(pieces) - 1, size, -1)
     pin = walk.pin(op, "is cut into equal pieces")
-    for rows in (torch.cat([whole[:, :last], along[None, -last:]]), whole[:, last:]):
-        if rows.shape[1] == 1 < size:
-            walk.labels.unite(rows, rows[:1])
-        elif len(rows) > 1:
-            walk.labels.rectangle(compress(rows), pin, whole=0)
+    rows = torch.cat([whole[:, :last], along[None, -last:]])
+    if last < size:
+        walk.labels.unite(whole[:, last:], whole[:1, :1])
+    if last == 1 < size:
+        walk.labels.unite(rows, rows[:1])
+    else:
+        walk.labels.rectangle(compress(rows), pin, whole=0)
 
 
 @tag_rule(lambda func: bool(func.is_view) and func.namespace == "aten")
