@@ -37,24 +37,38 @@ class Borrowed:
 
 
 class _Size(int):
-    """A size that knows whose it is: like any other integer, but for that."""
+    """A size that knows whose it is: like any other integer, but for that.
 
-    source: tuple[Hashable, int]
+    Code may keep it, in a cache of its own say, so it holds nothing of the tensor, the watch or the model.
+
+    Attributes:
+        watch: Of the watch that gave it out; others take it for any integer.
+        number: Of the source in that watch's list.
+        part: Whether it was divided.
+    """
+
+    watch: object
+    number: int
     part: bool
 
     @classmethod
-    def of(cls, value: int, source: tuple[Hashable, int], part: bool = False) -> _Size:
+    def of(cls, value: int, watch: object, number: int, part: bool = False) -> _Size:
         size = cls(value)
-        size.source, size.part = source, part
+        size.watch, size.number, size.part = watch, number, part
         return size
 
     def __floordiv__(self, other: Any) -> Any:
         quotient = int(self) // other
-        return _Size.of(quotient, self.source, True) if isinstance(quotient, int) else quotient
+        return _Size.of(quotient, self.watch, self.number, True) if isinstance(quotient, int) else quotient
+
+    def __reduce__(self) -> Any:
+        """Copied and stored it is any integer: what is stored has to load without this package."""
+        return int, (int(self),)
 
 
 _SHAPE, _SIZE = Tensor.shape.__get__, Tensor.size  # type: ignore[attr-defined]
 _RESHAPES = {Tensor.view, Tensor.reshape, torch.reshape, Tensor.expand}
+_LIKE = {Tensor.view_as, Tensor.reshape_as}
 _UNFLATTENS = {Tensor.unflatten, torch.unflatten}
 _SPLITS = {Tensor.split, torch.split}
 _WATCHED = _RESHAPES | _UNFLATTENS | _SPLITS
@@ -73,6 +87,8 @@ class SizeWatch(TorchFunctionMode):
     def __init__(self, key: Callable[[Tensor], Hashable | None]) -> None:
         super().__init__()
         self._key = key
+        self._mark = object()
+        self._sources: list[tuple[Hashable, int]] = []
         self.found: list[tuple[Any, int, Any, int, bool]] = []
 
     def __torch_function__(
@@ -82,43 +98,59 @@ class SizeWatch(TorchFunctionMode):
         if func == _SHAPE or func is _SIZE:
             return self._sized(args, kwargs or {}, result)
         if func in _WATCHED:
-            arguments = [*args[1:], *kwargs.values()] if kwargs else args[1:]
-            for size, target, dim in _given(func, arguments, args[0] if args else None, result):
-                key = self._key(target)
-                if key is not None:
-                    self.found.append((key, dim, *size.source, size.part))
+            operand, *arguments = _in_order(*args, *kwargs.values()) if kwargs else args
+            for size, target, dim in _given(func, arguments, operand, result, self._mark):
+                self._shaped(target, dim, self._sources[size.number], size.part)
+        elif func in _LIKE:
+            other = (*args, *(kwargs or {}).values())[1]
+            key = self._key(other)
+            for dim, size in enumerate(result.shape if key is not None else ()):
+                if size > 1:
+                    self._shaped(result, dim, (key, dim), False)
         return result
+
+    def _shaped(self, target: Tensor, dim: int, source: tuple[Any, int], part: bool) -> None:
+        key = self._key(target)
+        if key is not None:
+            self.found.append((key, dim, *source, part))
 
     def _sized(self, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any) -> Any:
         key = self._key(args[0])
         if key is None:
             return result
         if isinstance(result, torch.Size):
-            return torch.Size([_Size.of(n, (key, dim)) if n > 1 else n for dim, n in enumerate(result)])
+            return torch.Size([self._of(n, key, dim) if n > 1 else n for dim, n in enumerate(result)])
         dim = args[1] if len(args) > 1 else kwargs.get("dim")
         rank = args[0].dim()
-        return _Size.of(result, (key, dim % rank)) if isinstance(dim, int) and result > 1 else result
+        return self._of(result, key, dim % rank) if isinstance(dim, int) and result > 1 else result
+
+    def _of(self, value: int, key: Hashable, dim: int) -> _Size:
+        self._sources.append((key, dim))
+        return _Size.of(value, self._mark, len(self._sources) - 1)
 
 
-def _given(func: Any, arguments: Any, operand: Any, result: Any) -> Iterator[tuple[_Size, Tensor, int]]:
-    """The borrowed sizes among an operator's arguments, each with the tensor and the dim that it became the size of."""
+def _in_order(*values: Any) -> list[Any]:
+    """An operator's arguments, some of them by name: the tensor, a dim, and then a list of sizes."""
+    return sorted(values, key=lambda value: 0 if isinstance(value, Tensor) else 1 + isinstance(value, (list, tuple)))
+
+
+def _given(func: Any, arguments: Any, operand: Any, result: Any, watch: object) -> Iterator[tuple[_Size, Tensor, int]]:
+    """A watch's sizes among an operator's arguments, each with the tensor and the dim that it became the size of."""
     flat: list[Any] = []
     for argument in arguments:
         flat += argument if isinstance(argument, (list, tuple)) else [argument]
-    if not any(isinstance(size, _Size) for size in flat):
+    sizes = [(place, size) for place, size in enumerate(flat) if isinstance(size, _Size) and size.watch is watch]
+    if not sizes:
         return
-    if func in _RESHAPES:
-        for dim, size in enumerate(flat):
-            if isinstance(size, _Size) and dim < result.dim():
-                yield size, result, dim
-    elif func in _UNFLATTENS and isinstance(flat[0], int):
-        first = flat[0] % operand.dim()
-        for dim, size in enumerate(flat[1:], first):
-            if isinstance(size, _Size) and dim < result.dim():
-                yield size, result, dim
-    elif func in _SPLITS:
+    if func in _SPLITS:
         for piece in result:
             for dim in range(piece.dim()):
-                for size in flat:
-                    if isinstance(size, _Size) and piece.shape[dim] == size != operand.shape[dim]:
+                for _, size in sizes:
+                    if piece.shape[dim] == size != operand.shape[dim]:
                         yield size, piece, dim
+        return
+    # the first argument of unflatten is the dim, and the sizes stand from there
+    first = flat[0] % operand.dim() - 1 if func in _UNFLATTENS and isinstance(flat[0], int) else 0
+    for place, size in sizes:
+        if 0 <= first + place < result.dim():
+            yield size, result, first + place

@@ -77,7 +77,9 @@ class Attributes:
             self._evidence.append((labels, [_Place(module, key, 0)]))
 
     def _counted(self, solution: Solution) -> dict[tuple[str, str], list[Tensor]]:
-        evidence, multiples, fixed = [], [], set()
+        evidence: list[tuple[Tensor, list[_Place]]] = []
+        multiples: list[tuple[Tensor, list[_Place]]] = []
+        fixed: set[tuple[str, str]] = set()
         for labels, places in self._evidence:
             rows = solution.root[labels.long()]
             classes = _one_class_each(rows)
