@@ -390,6 +390,45 @@ class MultiheadMaskOfHeads(Multihead):
         return self.attn(x, x, x, attn_mask=self.masks, need_weights=False)
 
 
+def padded() -> tuple[Tensor, Tensor]:
+    """Two sequences of 7 vectors, and which of them are but padding."""
+    return tokens(), torch.arange(7).expand(2, 7) > torch.tensor([[4], [6]])
+
+
+@case(padded, mutable=JOINT)
+class MultiheadGivenPadding(Multihead):
+    """The mask is an input: it is expanded to as many heads as there are."""
+
+    def forward(self, x: Tensor, padding: Tensor) -> Tensor:
+        x = self.embed(x)
+        y = self.norm(x)
+        return self.head(x + self.attn(y, y, y, key_padding_mask=padding, need_weights=False)[0])
+
+
+class GivenMask(AttributeAttention):
+    def __init__(self) -> None:
+        super().__init__(8, 2, 4)
+        self.mask: Tensor | None = None
+
+    def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        assert self.mask is not None
+        b, n = self.mask.shape
+        mask = self.mask[:, None, None, :].expand(b, self.num_heads, n, n)
+        return torch.where(mask, -100.0, q @ k.transpose(-2, -1)).softmax(-1) @ v
+
+
+@case(padded, mutable={"embed": 8, "attn.q": 2, "up": 12})
+class ExpandedMask(Residual):
+    """The same in Python."""
+
+    def __init__(self) -> None:
+        super().__init__(GivenMask())
+
+    def forward(self, x: Tensor, padding: Tensor) -> Tensor:
+        self.attn.mask = padding
+        return super().forward(x)
+
+
 CROSSING = tuple((f"attn.{key}_proj_weight", 1) for key in "qkv")
 
 

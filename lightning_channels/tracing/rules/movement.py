@@ -60,7 +60,10 @@ def movement(walk: Walk, op: Op) -> None:
 
 @rule("expand")
 def _expand(walk: Walk, op: Op) -> None:
-    """Where a norm is expanded to be divided by, its repeated dim is left as it was: one index that fits any number."""
+    """Where a norm is expanded to be divided by, its repeated dim is left as it was: one index that fits any number.
+
+    What has no channels, such as a mask that is given, can be expanded to any number of them: of heads, say.
+    """
     movement(walk, op)
     source, out = op.args[0], first_output(op)
     shape = walk.shape(out)
@@ -68,6 +71,9 @@ def _expand(walk: Walk, op: Op) -> None:
     dims = {d for d, n in enumerate(shape) if n > 1 and before[d] == 1}
     if dims and all(_broadcasts(walk, use, out, dims) for use in walk.uses(out)) and out.id not in walk.program.outputs:
         walk.repeated[out.id] = dims
+    elif not walk.get(source):
+        rank = len(shape)
+        walk.set(out, [walk.labels.fresh([shape[d] if d == k else 1 for d in range(rank)]) for k in dims])
 
 
 def _broadcasts(walk: Walk, use: Op, ref: Ref, dims: set[int]) -> bool:
