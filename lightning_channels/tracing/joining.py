@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor, nn
 
+from lightning_channels.tracing.borrowing import Borrowed
 from lightning_channels.tracing.labels import varying
 from lightning_channels.tracing.program import Ref
 from lightning_channels.tracing.solver import Solution
@@ -65,20 +66,27 @@ def _by_class(classes: Tensor) -> Tensor:
 def _borrowed(walks: Sequence[Walk], root: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
     """Labels of each place along a dim that was shaped, and along the one whose size it got: shapes (size, n)."""
     for walk in walks:
-        shapes = walk.program.shapes
         for fact in dict.fromkeys(walk.program.borrowed):
             source = _rows(walk, fact.source, (fact.source_dim,), root)
             if source is None:
                 continue
-            dims: tuple[int, ...] = (fact.dim,)
-            size = len(source)
-            if fact.part:  # heads and head size, side by side, are as many as there are channels
-                dims = (fact.dim - 1, fact.dim)
-                if fact.dim == 0 or shapes[fact.target][fact.dim - 1] * shapes[fact.target][fact.dim] != size:
-                    continue
-            target = _rows(walk, fact.target, dims, root)
-            if target is not None and len(target) == size:
+            target = _shaped(walk, fact, len(source), root)
+            if target is not None and len(target) == len(source):
                 yield target, source
+
+
+def _shaped(walk: Walk, fact: Borrowed, size: int, root: Tensor) -> Tensor | None:
+    """Labels of each place along what was shaped; where the size was divided, along two dims that are as many."""
+    if not fact.part:
+        return _rows(walk, fact.target, (fact.dim,), root)
+    shape = walk.shape(Ref(fact.target))
+    maps = walk.maps.get(fact.target, ())
+    pairs = [
+        (d, d + 1) for d in (fact.dim - 1, fact.dim) if 0 <= d < len(shape) - 1 and shape[d] * shape[d + 1] == size
+    ]
+    # by chance the batch makes as many too, but no channels lie along it
+    pairs.sort(key=lambda pair: not any({d for d in pair if shape[d] > 1} <= set(varying(m)) for m in maps))
+    return _rows(walk, fact.target, pairs[0], root) if pairs else None
 
 
 def _rows(walk: Walk, ref: int, dims: tuple[int, ...], root: Tensor) -> Tensor | None:

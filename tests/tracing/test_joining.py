@@ -42,6 +42,8 @@ class Borrowing(nn.Module):
             b = b.view_as(a)
         elif self.way == "heads":
             b = b.view(n, 2, c // 2).flip(0).flatten(1)
+        elif self.way == "places":
+            b = b.view(n, c // 2, 2).flip(0).flatten(1)
         elif self.way == "multiple":
             b = b.view(n, 4, c).cumsum(1).flatten(1)
         elif self.way == "itself":
@@ -51,11 +53,12 @@ class Borrowing(nn.Module):
 
 @pytest.mark.parametrize(
     ("way", "expected"),
-    [("none", [6, 6]), ("itself", [6, 6]), ("whole", [6]), ("like", [6]), ("heads", [3])],
-)  # fmt: skip
-def test_what_is_shaped_by_a_size_goes_with_it(way: str, expected: list[int]) -> None:
-    """A number for which whole heads go as well as the places within each: with 2 heads in the code, these."""
-    graph, inputs = traced(Borrowing(way), torch.rand(3, 5))
+    [("none", [6, 6]), ("itself", [6, 6]), ("whole", [6]), ("like", [6]), ("heads", [3]), ("places", [3])],
+)
+@pytest.mark.parametrize("batch", [2, 3])
+def test_what_is_shaped_by_a_size_goes_with_it(way: str, expected: list[int], batch: int) -> None:
+    """As many places within each of two heads, or as many pairs; a batch of 2 has nothing to do with it."""
+    graph, inputs = traced(Borrowing(way), torch.rand(batch, 5))
     assert [group.num_channels for group in mutable(graph)] == expected, reasons(graph)
     if len(expected) == 1:
         together(graph, "a", "b")
