@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 import torch.nn.functional as F
-from networks.case import case, images, tokens
+from networks.case import case, images, padded, tokens
 from networks.transformers import AttributeAttention, Residual
 from torch import Tensor, nn
 
-
-def heads_of(x: Tensor, heads: int) -> Tensor:
-    """(B, N, heads * d) as (B, heads, N, d)."""
-    b, n, c = x.shape
-    return x.reshape(b, n, heads, c // heads).transpose(1, 2)
+SHARED = "read together with another dim"
 
 
 # --- windows ---------------------------------------------------------------------------------------------------------
@@ -263,280 +258,80 @@ class UnequalPieces(nn.Module):
         return self.head(self.block(self.stem(x)))
 
 
-# --- torch's own -----------------------------------------------------------------------------------------------------
-
-
-class Multihead(nn.Module):
-    """A stream of 8 channels through an ``nn.MultiheadAttention`` of 2 heads."""
-
-    options: ClassVar[Mapping[str, Any]] = {"batch_first": True}
-    calls: ClassVar[Mapping[str, Any]] = {}
+class Partitioned(nn.Module):
+    """MaxViT: windows as a dim of their own, heads by a number that was worked out, a table of relative positions."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.embed, self.norm, self.head = nn.Linear(5, 8), nn.LayerNorm(8), nn.Linear(8, 3)
-        self.attn = nn.MultiheadAttention(8, 2, **self.options)
-        self.register_buffer("causal", torch.ones(7, 7, dtype=torch.bool).triu(1))
-        self.register_buffer("bias", torch.randn(7, 7))
-        self.register_buffer("padding", torch.arange(7).expand(2, 7) > torch.tensor([[4], [6]]))
-
-    def attend(self, x: Tensor) -> Any:
-        return self.attn(x, x, x, **self.calls)
-
-    def forward(self, x: Tensor) -> Any:
-        x = self.embed(x)
-        y, weights = self.attend(self.norm(x))
-        y = self.head(x + y)
-        return y if weights is None else (y, weights)
-
-
-JOINT = {"embed": 2}
-
-
-@case(tokens, mutable=JOINT)
-class MultiheadWithWeights(Multihead):
-    """Heads go with the stream, and the weights are a mean over the heads."""
-
-
-@case(tokens, mutable={}, refused={"embed": "something else"})
-class MultiheadWithWeightsOfHeads(Multihead):
-    """The weights of each head are an output: none can go, and with fewer channels in each the scale is another."""
-
-    calls: ClassVar = {"average_attn_weights": False}
-
-
-@case(tokens, mutable=JOINT)
-class MultiheadWithoutWeights(Multihead):
-    calls: ClassVar = {"need_weights": False}
-
-
-@case(tokens, mutable=JOINT)
-class MultiheadBatchSecond(Multihead):
-    options: ClassVar = {}
-    calls: ClassVar = {"need_weights": False}
-
-
-@case(lambda: tokens()[0], mutable=JOINT)
-class MultiheadWithoutBatch(Multihead):
-    calls: ClassVar = {"need_weights": False}
-
-
-@case(tokens, mutable=JOINT)
-class MultiheadWithoutBias(Multihead):
-    options: ClassVar = {"bias": False, "batch_first": True}
-    calls: ClassVar = {"need_weights": False}
-
-
-@case(tokens, mutable=JOINT)
-class MultiheadBiasOfKeys(Multihead):
-    options: ClassVar = {"add_bias_kv": True, "batch_first": True}
-    calls: ClassVar = {"need_weights": False}
-
-
-@case(tokens, mutable=JOINT)
-class MultiheadZeroAttention(Multihead):
-    options: ClassVar = {"add_zero_attn": True, "batch_first": True}
-
-
-@case(tokens, mutable=JOINT)
-class MultiheadWithDropout(Multihead):
-    options: ClassVar = {"dropout": 0.3, "batch_first": True}
-    calls: ClassVar = {"need_weights": False}
-
-
-class Masked(Multihead):
-    def attend(self, x: Tensor) -> Any:
-        return self.attn(x, x, x, attn_mask=self.bias, need_weights=True)
-
-
-@case(tokens, mutable=JOINT)
-class MultiheadFloatMask(Masked):
-    pass
-
-
-@case(tokens, mutable=JOINT)
-class MultiheadBoolMask(Multihead):
-    def attend(self, x: Tensor) -> Any:
-        return self.attn(x, x, x, attn_mask=self.causal, need_weights=False)
-
-
-@case(tokens, mutable=JOINT)
-class MultiheadCausal(Multihead):
-    def attend(self, x: Tensor) -> Any:
-        return self.attn(x, x, x, attn_mask=self.causal, need_weights=False, is_causal=True)
-
-
-@case(tokens, mutable=JOINT)
-class MultiheadPadding(Multihead):
-    def attend(self, x: Tensor) -> Any:
-        return self.attn(x, x, x, key_padding_mask=self.padding, need_weights=False)
-
-
-@case(tokens, mutable=JOINT)
-class MultiheadBothMasks(Multihead):
-    def attend(self, x: Tensor) -> Any:
-        return self.attn(x, x, x, key_padding_mask=self.padding, attn_mask=self.causal)
-
-
-@case(tokens, mutable=JOINT)
-class MultiheadMaskOfHeads(Multihead):
-    """A mask for each head of each sequence, (4, 7, 7): a head takes its own along."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.register_buffer("masks", torch.randn(4, 7, 7))
-
-    def attend(self, x: Tensor) -> Any:
-        return self.attn(x, x, x, attn_mask=self.masks, need_weights=False)
-
-
-def padded() -> tuple[Tensor, Tensor]:
-    """Two sequences of 7 vectors, and which of them are but padding."""
-    return tokens(), torch.arange(7).expand(2, 7) > torch.tensor([[4], [6]])
-
-
-@case(padded, mutable=JOINT)
-class MultiheadGivenPadding(Multihead):
-    """The mask is an input: it is expanded to as many heads as there are."""
-
-    def forward(self, x: Tensor, padding: Tensor) -> Tensor:
-        x = self.embed(x)
-        y = self.norm(x)
-        return self.head(x + self.attn(y, y, y, key_padding_mask=padding, need_weights=False)[0])
-
-
-class GivenMask(AttributeAttention):
-    def __init__(self) -> None:
-        super().__init__(8, 2, 4)
-        self.mask: Tensor | None = None
-
-    def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        assert self.mask is not None
-        b, n = self.mask.shape
-        mask = self.mask[:, None, None, :].expand(b, self.num_heads, n, n)
-        return torch.where(mask, -100.0, q @ k.transpose(-2, -1)).softmax(-1) @ v
-
-
-@case(padded, mutable={"embed": 8, "attn.q": 2, "up": 12})
-class ExpandedMask(Residual):
-    """The same in Python."""
-
-    def __init__(self) -> None:
-        super().__init__(GivenMask())
-
-    def forward(self, x: Tensor, padding: Tensor) -> Tensor:
-        self.attn.mask = padding
-        return super().forward(x)
-
-
-CROSSING = tuple((f"attn.{key}_proj_weight", 1) for key in "qkv")
-
-
-class Crossing(nn.Module):
-    """Queries of 8 channels; keys and values of others."""
-
-    options: ClassVar[Mapping[str, Any]] = {"kdim": 6, "vdim": 4}
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.q, self.k, self.v = nn.Linear(5, 8), nn.Linear(5, 6), nn.Linear(5, 4)
-        self.attn, self.head = nn.MultiheadAttention(8, 2, batch_first=True, **self.options), nn.Linear(8, 3)
+        self.n_heads, self.head_dim, self.size = 8 // 4, 4, 2
+        self.scale_factor = 8**-0.5
+        self.to_qkv, self.merge = nn.Linear(8, 24), nn.Linear(8, 8)
+        self.table = nn.Parameter(torch.randn(9, 2))
+        place = torch.cartesian_prod(torch.arange(2), torch.arange(2))
+        relative = place[:, None] - place[None] + 1
+        self.register_buffer("index", relative[..., 0] * 3 + relative[..., 1])
 
     def forward(self, x: Tensor) -> Tensor:
-        q = self.q(x)
-        return self.head(q + self.attn(q, F.relu(self.k(x)), F.relu(self.v(x)), need_weights=False)[0])
+        b, c, h, w = x.shape
+        p = self.size
+        x = x.reshape(b, c, h // p, p, w // p, p).permute(0, 2, 4, 3, 5, 1).reshape(b, (h // p) * (w // p), p * p, c)
+        b, g, n, d = x.shape
+        q, k, v = torch.chunk(self.to_qkv(x), 3, -1)
+        q, k, v = (y.reshape(b, g, n, self.n_heads, self.head_dim).permute(0, 1, 3, 2, 4) for y in (q, k, v))
+        scores = torch.einsum("bghid,bghjd->bghij", q, k * self.scale_factor)
+        bias = self.table[self.index.view(-1)].view(n, n, -1).permute(2, 0, 1).contiguous().unsqueeze(0)
+        out = torch.einsum("bghij,bghjd->bghid", F.softmax(scores + bias, -1), v)
+        out = self.merge(out.permute(0, 1, 3, 2, 4).reshape(b, g, n, d))
+        out = out.reshape(b, h // p, w // p, p, p, c).permute(0, 5, 1, 3, 2, 4)
+        return out.reshape(b, c, h, w)
 
 
-@case(tokens, mutable={"q": 2, "k": 6, "v": 4}, reads=CROSSING)
-class MultiheadCrossing(Crossing):
-    """Each input has a width of its own; only the queries' is the heads'."""
-
-
-@case(tokens, mutable={"q": 2, "k": 6, "v": 4}, reads=CROSSING)
-class MultiheadCrossingWithoutBias(Crossing):
-    options: ClassVar = {"kdim": 6, "vdim": 4, "bias": False}
-
-
-@case(tokens, mutable={"q": 2, "k": 6, "v": 4}, reads=CROSSING)
-class MultiheadCrossingBiasOfKeys(Crossing):
-    options: ClassVar = {"kdim": 6, "vdim": 4, "add_bias_kv": True, "add_zero_attn": True}
-
-
-@case(tokens, mutable=JOINT, reads=(("attn.in_proj_weight", 1),))
-class MultiheadOfMemory(nn.Module):
-    """Keys and values as wide as queries, of another tensor: one packed weight reads both, so they go together."""
+@case(images, mutable={"stem": 2, "mid": 12})
+class WindowsAsDim(nn.Module):
+    """The size that comes back to a map was read before there were windows."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.embed, self.memory, self.head = nn.Linear(5, 8), nn.Linear(5, 8), nn.Linear(8, 3)
-        self.attn = nn.MultiheadAttention(8, 2, batch_first=True)
+        self.stem, self.attn, self.norm = nn.Conv2d(3, 8, 2, 2), Partitioned(), nn.BatchNorm2d(8)
+        self.mid, self.end, self.head = nn.Conv2d(8, 12, 1), nn.Conv2d(12, 8, 1), nn.Conv2d(8, 3, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        y, memory = self.embed(x), F.relu(self.memory(x.flip(1)))
-        return self.head(y + self.attn(y, memory, memory, need_weights=False)[0])
+        x = self.stem(x)
+        x = x + self.attn(self.norm(x))
+        return self.head(x + self.end(F.gelu(self.mid(x))))
 
 
-class EncoderLayer(nn.Module):
-    """One ready layer."""
-
-    options: ClassVar[Mapping[str, Any]] = {}
+class AttentionPool(nn.Module):
+    """CLIP: one query, the mean of a map, through PyTorch's function for attention with weights of linear layers."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.embed, self.head = nn.Linear(5, 8), nn.Linear(8, 3)
-        self.layer = nn.TransformerEncoderLayer(8, 2, 12, batch_first=True, **self.options)
+        self.num_heads = 2
+        self.positions = nn.Parameter(torch.randn(17, 8))
+        self.q, self.k, self.v, self.c = nn.Linear(8, 8), nn.Linear(8, 8), nn.Linear(8, 8), nn.Linear(8, 6)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.head(self.layer(self.embed(x)))
+        x = x.flatten(2).permute(2, 0, 1)
+        x = torch.cat([x.mean(0, keepdim=True), x]) + self.positions[:, None]
+        x, _ = F.multi_head_attention_forward(
+            x[:1], x, x, x.shape[-1], self.num_heads, None, torch.cat([self.q.bias, self.k.bias, self.v.bias]),
+            None, None, False, 0.0, self.c.weight, self.c.bias, self.training, None, False, None,
+            use_separate_proj_weight=True, q_proj_weight=self.q.weight, k_proj_weight=self.k.weight,
+            v_proj_weight=self.v.weight,
+        )  # fmt: skip
+        return x.squeeze(0)
 
 
-@case(tokens, mutable={"embed": 2, "layer.linear1": 12})
-class EncoderLayerNormLast(EncoderLayer):
-    pass
-
-
-@case(tokens, mutable={"embed": 2, "layer.linear1": 12})
-class EncoderLayerNormFirst(EncoderLayer):
-    options: ClassVar = {"norm_first": True, "activation": "gelu", "bias": False}
-
-
-class DecoderLayer(nn.Module):
-    """One ready layer, which reads a memory."""
-
-    options: ClassVar[Mapping[str, Any]] = {}
+@case(images, mutable={"pool.c": 6}, refused={"stem": "pool fails", "pool.q": "pool fails"})
+class PooledByAttention(nn.Module):
+    """The function asks for as many channels as the map has, which are not known to belong together."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.embed, self.memory, self.head = nn.Linear(5, 8), nn.Linear(5, 8), nn.Linear(8, 3)
-        self.layer = nn.TransformerDecoderLayer(8, 2, 12, batch_first=True, **self.options)
+        self.stem, self.pool, self.head = nn.Conv2d(3, 8, 2, 2), AttentionPool(), nn.Linear(6, 3)
 
     def forward(self, x: Tensor) -> Tensor:
-        mask = nn.Transformer.generate_square_subsequent_mask(7, dtype=x.dtype)
-        return self.head(self.layer(self.embed(x), self.memory(x), tgt_mask=mask, tgt_is_causal=True))
-
-
-@case(tokens, mutable={"embed": 2, "layer.linear1": 12})
-class DecoderLayerNormLast(DecoderLayer):
-    pass
-
-
-@case(tokens, mutable={"embed": 2, "layer.linear1": 12})
-class DecoderLayerNormFirst(DecoderLayer):
-    options: ClassVar = {"norm_first": True}
-
-
-@case(tokens, mutable={"embed": 2, "core.encoder.layers.0.linear1": 6, "core.decoder.layers.0.linear1": 6})
-class TorchTransformer(nn.Module):
-    """Encoder and decoder."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.embed, self.head = nn.Linear(5, 8), nn.Linear(8, 3)
-        self.core = nn.Transformer(8, 2, 1, 1, 6, batch_first=True)
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = self.embed(x)
-        return self.head(self.core(x, x[:, :4]))
+        return self.head(F.relu(self.pool(F.relu(self.stem(x)))))
 
 
 # --- tokens and positions --------------------------------------------------------------------------------------------
@@ -635,6 +430,51 @@ class PositionsAlongALine(Patches):
         return x + F.interpolate(self.positions.transpose(1, 2), x.shape[1], mode="linear").transpose(1, 2)
 
 
+class PoolingAttention(nn.Module):
+    """MViT: queries and keys are pooled within each head, the class token apart; queries are added to the result."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.num_heads, self.head_dim = 2, 4
+        self.qkv, self.proj = nn.Linear(8, 24), nn.Linear(8, 8)
+        self.pool_q, self.pool_k = (nn.Conv2d(4, 4, 3, 1, 1, groups=4, bias=False) for _ in range(2))
+        self.norm_q, self.norm_k = nn.LayerNorm(4), nn.LayerNorm(4)
+
+    def pool(self, x: Tensor, conv: nn.Module, norm: nn.Module, h: int, w: int) -> Tensor:
+        token, x = x[:, :, :1], x[:, :, 1:]
+        b, heads, n, d = x.shape
+        x = conv(x.reshape(b * heads, h, w, d).permute(0, 3, 1, 2))
+        x = x.reshape(b, heads, d, n).transpose(2, 3)
+        return norm(torch.cat([token, x], 2))
+
+    def forward(self, x: Tensor, h: int, w: int) -> Tensor:
+        b, n, _ = x.shape
+        q, k, v = self.qkv(x).reshape(b, n, 3, self.num_heads, self.head_dim).transpose(1, 3).unbind(2)
+        q, k = self.pool(q, self.pool_q, self.norm_q, h, w), self.pool(k, self.pool_k, self.norm_k, h, w)
+        x = (q * self.head_dim**-0.5 @ k.transpose(2, 3)).softmax(-1) @ v + q
+        return self.proj(x.transpose(1, 2).reshape(b, n, -1))
+
+
+@case(
+    images,
+    mutable={"patches": 8, "attn.qkv": 2, "up": 12},
+    refused={f"attn.{name}": SHARED for name in ("pool_q", "pool_k", "norm_q", "norm_k")},
+)
+class PooledHeads(Patches):
+    """All heads share the convolution and the norm, so that whole heads go."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.attn, self.cls = PoolingAttention(), nn.Parameter(torch.rand(1, 1, 8))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.patches(x)
+        b, _, h, w = x.shape
+        x = torch.cat([self.cls.expand(b, -1, -1), x.flatten(2).transpose(1, 2)], 1)
+        x = x + self.attn(self.norm(x), h, w)
+        return self.head((x + self.down(F.gelu(self.up(x))))[:, 0])
+
+
 class LayerScale(nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -706,9 +546,6 @@ class Normed(AttributeAttention):
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         return F.scaled_dot_product_attention(self.q_norm(q), self.k_norm(k), v)
-
-
-SHARED = "read together with another dim"
 
 
 @case(tokens, mutable={"embed": 8, "attn.q": 2, "up": 12}, refused={"attn.q_norm": SHARED, "attn.k_norm": SHARED})
@@ -885,3 +722,27 @@ class ByBaddbmm(nn.Module):
 class HeadsInTheBatch(Residual):
     def __init__(self) -> None:
         super().__init__(ByBaddbmm())
+
+
+class GivenMask(AttributeAttention):
+    def __init__(self) -> None:
+        super().__init__(8, 2, 4)
+        self.mask: Tensor | None = None
+
+    def attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        assert self.mask is not None
+        b, n = self.mask.shape
+        mask = self.mask[:, None, None, :].expand(b, self.num_heads, n, n)
+        return torch.where(mask, -100.0, q @ k.transpose(-2, -1)).softmax(-1) @ v
+
+
+@case(padded, mutable={"embed": 8, "attn.q": 2, "up": 12})
+class ExpandedMask(Residual):
+    """The same in Python."""
+
+    def __init__(self) -> None:
+        super().__init__(GivenMask())
+
+    def forward(self, x: Tensor, padding: Tensor) -> Tensor:
+        self.attn.mask = padding
+        return super().forward(x)

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-__all__ = ["CASES", "Case", "case", "features", "ids", "images", "tokens", "width"]
+__all__ = ["CASES", "Case", "case", "features", "ids", "images", "padded", "tokens", "width"]
 
 M = TypeVar("M", bound=type[nn.Module])
 Width = int | tuple[int, int]
@@ -79,6 +79,11 @@ def features() -> Tensor:
 def tokens() -> Tensor:
     """Two sequences of 7 vectors, (2, 7, 5)."""
     return _random(2, 7, 5)
+
+
+def padded() -> tuple[Tensor, Tensor]:
+    """Two sequences of 7 vectors, and which of them are but padding."""
+    return tokens(), torch.arange(7).expand(2, 7) > torch.tensor([[4], [6]])
 
 
 def ids() -> Tensor:

@@ -14,7 +14,7 @@ from typing import Any
 import invariants
 import pytest
 import torch
-from networks import attention, transformers
+from networks import attention, torch_attention, transformers
 from networks.case import tokens
 from networks.checks import TOLERANCE, narrow
 from torch import Tensor, nn
@@ -30,10 +30,10 @@ SCALED = [
     transformers.AttentionByAttributes,
     transformers.GroupedQueryAttention,  # causal
     attention.GroupedNatively,
-    attention.MultiheadBothMasks,
-    attention.MultiheadCausal,
-    attention.MultiheadCrossing,
-    attention.MultiheadWithoutWeights,
+    torch_attention.MultiheadBothMasks,
+    torch_attention.MultiheadCausal,
+    torch_attention.MultiheadCrossing,
+    torch_attention.MultiheadWithoutWeights,
     attention.NormedQueries,
     attention.RotaryHalves,
 ]
@@ -264,9 +264,9 @@ STORED: dict[str, tuple[Callable[[], nn.Module], tuple[Tensor, ...]]] = {
     **{
         build.__name__: (build, SEQUENCES)
         for build in (
-            attention.MultiheadCrossing,
-            attention.MultiheadWithWeights,
-            attention.DecoderLayerNormFirst,
+            torch_attention.MultiheadCrossing,
+            torch_attention.MultiheadWithWeights,
+            torch_attention.DecoderLayerNormFirst,
             attention.RotaryInterleaved,
             attention.GroupedByExpanding,
             attention.BareEinsum,

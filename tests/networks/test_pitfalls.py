@@ -12,6 +12,7 @@ import networks.modules
 import networks.sequences
 import networks.sizes
 import networks.squeezing
+import networks.torch_attention
 import networks.transformers  # noqa: F401  # importing them adds their networks
 import pytest
 import torch
