@@ -43,9 +43,9 @@ class MultiheadWithWeights(Multihead):
     """Heads go with the stream, and the weights are a mean over the heads."""
 
 
-@case(tokens, mutable={}, refused={"embed": "something else"})
+@case(tokens, mutable={"embed": 4})
 class MultiheadWithWeightsOfHeads(Multihead):
-    """The weights of each head are an output: none can go, and with fewer channels in each the scale is another."""
+    """The weights of each head are an output: none can go, but channels of all of them can."""
 
     calls: ClassVar = {"average_attn_weights": False}
 
