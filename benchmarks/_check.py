@@ -136,8 +136,15 @@ def doubled(inputs: Any) -> Any:
 
 def flops(model: nn.Module, inputs: Any) -> int:
     """Floating point operations of a forward pass by torch's own counter, which counts products and convolutions."""
-    with FlopCounterMode(display=False) as counter:
-        outputs(model, inputs)
+    learning = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    try:
+        for parameter in learning:  # the counter's hooks fail on an expanded parameter (cait)
+            parameter.requires_grad_(False)
+        with FlopCounterMode(display=False) as counter:
+            outputs(model, inputs)
+    finally:
+        for parameter in learning:
+            parameter.requires_grad_()
     return int(counter.get_total_flops())
 
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-__all__ = ["Borrowed", "SizeWatch"]
+__all__ = ["FOLLOWED", "Borrowed", "SizeWatch"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +72,8 @@ _LIKE = {Tensor.view_as, Tensor.reshape_as}
 _UNFLATTENS = {Tensor.unflatten, torch.unflatten}
 _SPLITS = {Tensor.split, torch.split}
 _WATCHED = _RESHAPES | _UNFLATTENS | _SPLITS
+FOLLOWED = frozenset({_SHAPE, _SIZE} | _WATCHED | _LIKE)
+"""What a :class:`SizeWatch` looks at; it passes on all else."""
 
 
 class SizeWatch(TorchFunctionMode):
@@ -95,6 +97,8 @@ class SizeWatch(TorchFunctionMode):
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         result = func(*args, **kwargs) if kwargs else func(*args)
+        if func not in FOLLOWED:
+            return result
         if func == _SHAPE or func is _SIZE:
             return self._sized(args, kwargs or {}, result)
         if func in _WATCHED:

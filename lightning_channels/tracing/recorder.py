@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from lightning_channels._modules import named_modules_of, named_tensors_of
-from lightning_channels.tracing.borrowing import Borrowed, SizeWatch
+from lightning_channels.tracing.borrowing import FOLLOWED, Borrowed, SizeWatch
 from lightning_channels.tracing.chance import certain
 from lightning_channels.tracing.following import following
 from lightning_channels.tracing.program import Call, Op, Program, Ref
@@ -191,6 +191,9 @@ _READERS = {Tensor.tolist, Tensor.numpy, Tensor.__array__, Tensor.__deepcopy__, 
 """They get at a tensor's memory without any operator."""
 
 
+_GUARDED = FOLLOWED | _READERS
+
+
 class _Guard(SizeWatch):
     """Follows sizes, and stops what would read values that aren't there, behind the recorder's back."""
 
@@ -205,6 +208,8 @@ class _Guard(SizeWatch):
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
+        if func not in _GUARDED:
+            return func(*args, **kwargs) if kwargs else func(*args)
         if func in _READERS:
             mark = self._recorder.find(args[0])
             if mark is not None and not mark.is_real:

@@ -95,6 +95,14 @@ class Walk:
         return self._uses.get(ref.id, [])
 
     @cached_property
+    def _makers(self) -> dict[int, Op]:
+        return {out.id: op for op in reversed(self.program.ops) for out in op.outputs if out is not None}
+
+    def maker(self, ref: Ref) -> Op | None:
+        """The operator that gave a tensor; ``None`` for one that was there before."""
+        return self._makers.get(ref.id)
+
+    @cached_property
     def written(self) -> set[int]:
         """References whose memory some operator writes into, be it through a view."""
         return written_ids(self.program)

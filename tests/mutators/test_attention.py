@@ -38,9 +38,9 @@ class Apart(nn.Module):
 class Joint(nn.Module):
     """The stream's width is that of all heads, and the scale is computed from it."""
 
-    def __init__(self) -> None:
+    def __init__(self, scales_scores: bool = False) -> None:
         super().__init__()
-        self.num_heads = 3
+        self.num_heads, self.scales_scores = 3, scales_scores
         self.embed, self.qkv, self.proj = nn.Linear(6, 12), nn.Linear(12, 36), nn.Linear(12, 12)
         self.head = nn.Linear(12, 2)
 
@@ -48,8 +48,9 @@ class Joint(nn.Module):
         x = self.embed(x)
         b, n, c = x.shape
         q, k, v = self.qkv(x).reshape(b, n, 3, self.num_heads, c // self.num_heads).permute(2, 0, 3, 1, 4).unbind(0)
-        weights = ((q * (c // self.num_heads) ** -0.5) @ k.transpose(-2, -1)).softmax(-1)
-        return self.head(x + self.proj((weights @ v).transpose(1, 2).reshape(b, n, c))).mean(1)
+        scale = (c // self.num_heads) ** -0.5
+        scores = (q @ k.transpose(-2, -1)) * scale if self.scales_scores else (q * scale) @ k.transpose(-2, -1)
+        return self.head(x + self.proj((scores.softmax(-1) @ v).transpose(1, 2).reshape(b, n, c))).mean(1)
 
 
 def prepared(model: nn.Module, attention: str) -> ChannelMutator:
@@ -89,9 +90,10 @@ def test_whole_heads_are_exact_and_dims_are_not() -> None:
     assert not exact("dims")
 
 
-def test_the_scale_of_a_narrow_head_is_that_of_its_size() -> None:
+@pytest.mark.parametrize("scales_scores", [False, True])
+def test_the_scale_of_a_narrow_head_is_that_of_its_size(scales_scores: bool) -> None:
     """By hand: what the code computes from its widths is what a net of these widths computes."""
-    model = Joint()
+    model = Joint(scales_scores)
     mutator = prepared(model, "dims")
     (unit,) = (u for u in mutator.mutable_units if any(c.name == "qkv" for c in u.channels))
     mutator.set_choices({unit.name: 2})
