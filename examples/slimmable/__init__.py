@@ -1,1 +1,1 @@
-"""What examples/train.py is made of: a classifier, two kinds of model, three data sets and a report."""
+"""What the examples are made of: a classifier, three kinds of model, three data sets and a report."""

@@ -72,7 +72,9 @@ def _compose(folder: Path, name: str, overrides: Sequence[str]) -> Mapping[str, 
 
 def _compose_name(name: str, overrides: Sequence[str]) -> Mapping[str, Any]:
     group, _, option = name.rpartition("/")
-    return _compose(config_dir(), _PRIMARY, [f"{group}={option}", *overrides] if group else list(overrides))
+    if group:
+        return _compose(config_dir(), _PRIMARY, [f"{group}={option}", *overrides])
+    return _with_defaults(_compose(config_dir(), option, overrides), _compose(config_dir(), _PRIMARY, ["~model"]))
 
 
 def _compose_file(path: Path, overrides: Sequence[str]) -> Mapping[str, Any]:

@@ -67,6 +67,12 @@ def test_init_args_and_channels(cli) -> None:
     assert list(unit["channels"]) == ["input_related", "output_related"]
 
 
+def test_a_primary_config_that_lacks_groups_brings_its_own_model(cli) -> None:
+    expected = cli("units", "model/digits_vit", "-i")
+    assert cli("units", "prune_vit", "-i") == expected
+    assert "blocks.0.attention.qkv_(0, 48)_4" in expected[1]
+
+
 def test_the_report_as_a_table(cli) -> None:
     code, out, err = cli("units", "model/digits_resnet", "--report", "unit=one_shot")
     lines = out.splitlines()

@@ -43,7 +43,7 @@ def test_every_option_composes_and_resolves(option: str) -> None:
     assert set(config) >= {*GROUPS, "seed", "optimizer", "report"} - {"experiment"}
 
 
-@pytest.mark.parametrize("option", ["train", *OPTIONS])
+@pytest.mark.parametrize("option", ["train", "prune_vit", *OPTIONS])
 def test_every_file_begins_with_what_it_is(option: str) -> None:
     lines = (config_dir() / f"{option}.yaml").read_text().removeprefix("# @package _global_\n\n").split("\n")
     assert lines[0].startswith("# ")
@@ -75,6 +75,8 @@ def test_every_type_is_registered_and_takes_its_arguments(option: str) -> None:
 def test_models_run() -> None:
     digits = instantiate(composed("model=digits_resnet").model, _convert_="all")
     assert digits(torch.zeros(2, 1, 8, 8)).shape == (2, 10)
+    vit = instantiate(composed("model=digits_vit").model)
+    assert vit(torch.zeros(2, 1, 8, 8)).shape == (2, 10)
     vision = instantiate(composed("model=torchvision", "model.name=resnet18", "model.num_classes=7").model)
     assert vision(torch.zeros(2, 3, 32, 32)).shape == (2, 7)
     wide = instantiate(composed("model=torchvision", "model.name=mobilenet_v2", "+model.width_mult=1.5").model)

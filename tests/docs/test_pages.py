@@ -131,7 +131,7 @@ def run_command(command: str, where: str) -> str:
     if program == "python":
         script, *arguments = rest
         assert (ROOT / script).is_file(), where
-        check_overrides(arguments)
+        check_overrides(Path(script).stem, arguments)
     elif program == "make":
         assert re.search(rf"^{rest[0]}:", (ROOT / "Makefile").read_text(), re.MULTILINE), where
     else:
@@ -139,13 +139,14 @@ def run_command(command: str, where: str) -> str:
     return ""
 
 
-def check_overrides(arguments: list[str]) -> None:
-    """They compose; a sweep's first job does."""
+def check_overrides(script: str, arguments: list[str]) -> None:
+    """They compose on the script's config, else on that of train.py; a sweep's first job does."""
+    primary = script if (config_dir() / f"{script}.yaml").is_file() else "train"
     overrides = [item for item in arguments if "=" in item and not item.startswith("--")]
     first = [item.split(",")[0] if "," in item and "[" not in item else item for item in overrides]
     own = [f"hydra.searchpath=[file://{ROOT / item}]" for item in arguments if (ROOT / item).is_dir()]
     with initialize_config_dir(version_base="1.3", config_dir=str(config_dir())):
-        compose("train", [*own, *first])
+        compose(primary, [*own, *first])
 
 
 def compose_app(config: str, folder: Path) -> str:
