@@ -44,7 +44,8 @@ test: check
 coverage: install
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev,examples,coverage]'
 	$(TEST) -m coverage tests/coverage
-	$(BIN)/python benchmarks/coverage.py --family classification --family segmentation --family timm
+	$(BIN)/python benchmarks/coverage.py --family classification --family segmentation --family timm \
+		--family attention --family huggingface
 
 benchmark: install
 	$(BIN)/python benchmarks/prepare.py $(ARGS)

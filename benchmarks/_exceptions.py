@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fnmatch
 import statistics
 import tomllib
 from collections.abc import Iterable
@@ -13,10 +12,10 @@ from typing import Any
 __all__ = ["FLOOR", "MEANS", "Exceptions", "load"]
 
 FLOOR = 0.9
-"""Share of the parameters, for each model without attention."""
+"""Share of the parameters, for each model."""
 
-MEANS = {"classification": 0.99, "segmentation": 0.99, "timm": 0.97}
-"""Share of the parameters, on average over a family's models without attention."""
+MEANS = {"classification": 0.99, "segmentation": 0.99, "timm": 0.97, "attention": 0.95, "huggingface": 0.95}
+"""Share of the parameters, on average over a family's models."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,26 +23,20 @@ class Exceptions:
     """The reviewed list.
 
     Args:
-        attention: Patterns of the names of models with attention layers.
         models: Name to the reason why less of it can change.
     """
 
-    attention: tuple[str, ...]
     models: dict[str, str]
-
-    def has_attention(self, name: str) -> bool:
-        """Whether a model may keep its attention layers as they are."""
-        return any(fnmatch.fnmatch(name, pattern) for pattern in self.attention)
 
     def problem(self, row: dict[str, Any]) -> str:
         """What is wrong with a model's share; empty if nothing is."""
         name, reached = row["model"], row.get("reached")
         if reached is None:
             return ""
-        if reached < FLOOR and name not in self.models and not self.has_attention(name):
+        if reached < FLOOR and name not in self.models:
             held = "; ".join(f"{r['unit']}: {r['reason']}" for r in row.get("refused", [])[:3])
             return f"{name}: only {reached:.1%} of its parameters are in a mutable unit ({held})"
-        if name in self.models and (reached >= FLOOR or self.has_attention(name)):
+        if name in self.models and reached >= FLOOR:
             return f"{name}: {reached:.1%} of its parameters are in a mutable unit; its exception is not needed"
         return ""
 
@@ -52,7 +45,7 @@ class Exceptions:
         rows = [row for row in rows if row.get("reached") is not None]
         found = [problem for row in rows if (problem := self.problem(row))]
         for family, least in MEANS.items():
-            shares = [r["reached"] for r in rows if r["family"] == family and not self.has_attention(r["model"])]
+            shares = [r["reached"] for r in rows if r["family"] == family]
             if shares and statistics.mean(shares) < least:
                 mean = statistics.mean(shares)
                 found.append(
@@ -72,4 +65,4 @@ def load(path: Path | None = None) -> Exceptions:
     for name, reason in data["models"].items():
         if not isinstance(reason, str) or not reason.strip():
             raise SystemExit(f"{path}: the entry of {name!r} must say why")
-    return Exceptions(tuple(data["attention"]["models"]), dict(data["models"]))
+    return Exceptions(dict(data["models"]))
