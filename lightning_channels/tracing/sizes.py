@@ -42,6 +42,8 @@ _SPLIT_CALLS = frozenset({"split", "split_with_sizes"})
 _NORMS = {"native_layer_norm", "_fused_rms_norm"}
 _BATCHED = {"bmm", "baddbmm"}
 _SPLITS = {"split", "unsafe_split", "split_with_sizes", "unsafe_split_with_sizes"}
+_NUMBERED = _RESHAPES | _SPLITS | _NORMS | {"slice", "convolution"}
+"""Operators that are given numbers of channels."""
 
 
 @dataclass(slots=True)
@@ -162,11 +164,14 @@ def _uses(walk: Walk, scope: _Scope) -> Iterator[_Use]:
     seen: set[int] = set()
     borrowed = {(fact.target, fact.dim) for fact in walk.program.borrowed}
     for op in walk.program.ops:
+        is_bare_norm = scope.is_bare_norm(op.module)
+        if op.name not in _NUMBERED and not is_bare_norm and not any(map(walk.is_constant, op.inputs())):
+            continue  # most operators
         module = scope.reader(op)
         if not scope.values(module):
             continue
         numbers = _numbers(walk, op, seen)
-        if scope.is_bare_norm(op.module):  # whatever it is made of, its size is that of what it gets
+        if is_bare_norm:  # whatever it is made of, its size is that of what it gets
             numbers = itertools.chain(numbers, _read_whole(walk, op))
         for value, ref, dim, start, end in numbers:
             if (ref.id, dim) in borrowed and ref in op.outputs:
@@ -273,14 +278,13 @@ class _Scope:
 
     def __init__(self, model: nn.Module) -> None:
         self._modules = dict(named_modules_of(model))
-        self._own = {
-            name: {}
-            if isinstance(module, nn.MultiheadAttention) or refusal(module) is not None
-            else attribute_sizes(module)
-            for name, module in self._modules.items()
+        sizes = {name: attribute_sizes(module) for name, module in self._modules.items()}
+        self._own = {name: own if own and _is_open(self._modules[name]) else {} for name, own in sizes.items()}
+        self._with_sizes = [name for name, own in self._own.items() if own]
+        self._in_table = {
+            name: frozenset(sides_without_tensors(self._modules[name]) if own else ())
+            for name, own in self._own.items()
         }
-        self._with_sizes = [name for name, sizes in self._own.items() if sizes]
-        self._in_table = {name: frozenset(sides_without_tensors(module)) for name, module in self._modules.items()}
         self._in_reach: dict[str, dict[int, list[_Place]]] = {}
         self._readers: dict[tuple[str, str], str] = {}
         self.has_any = bool(self._with_sizes)
