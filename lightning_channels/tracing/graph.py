@@ -19,7 +19,7 @@ from lightning_channels.tracing.recording import Recording, record_modes
 from lightning_channels.tracing.running import ExampleInputs, check_inputs, default_inputs
 from lightning_channels.tracing.sides import disagreeing_sides, find_sides, pin_refused
 from lightning_channels.tracing.sizes import Attributes
-from lightning_channels.tracing.solver import ATTENTION, Attention, Solution, solve
+from lightning_channels.tracing.solver import ATTENTION, Attention, Solution, extend, solve
 from lightning_channels.tracing.walk import Walk, walk
 
 __all__ = ["ForwardTracer", "ModuleGraph", "Tracer"]
@@ -59,13 +59,13 @@ class ModuleGraph:
         attributes = Attributes(model, walks)
         solution = solve(self.walk.labels, attention)
         if join(model, walks, solution):
-            solution = solve(self.walk.labels, attention)
+            solution = extend(self.walk.labels, solution)
         if attributes.join(self.walk.labels, solution):
-            solution = solve(self.walk.labels, attention)
+            solution = extend(self.walk.labels, solution)
         for side in disagreeing_sides(sides, solution.root):
             reason = Pin(f"the tensors of {side.module}'s {side.key} belong to different channels")
             self.walk.labels.pin(side.labels, reason)
-            solution = solve(self.walk.labels, attention)
+            solution = extend(self.walk.labels, solution)
         self.solution: Solution = solution
         self.groups: list[Group] = group_sides(sides, solution)
         attributes.give(solution, self.groups)

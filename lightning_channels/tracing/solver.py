@@ -10,7 +10,7 @@ from torch import Tensor
 
 from lightning_channels.tracing.labels import ALWAYS, Condition, Labels, Pin, Rectangle
 
-__all__ = ["ATTENTION", "Attention", "Solution", "solve"]
+__all__ = ["ATTENTION", "Attention", "Solution", "extend", "solve"]
 
 Attention = Literal["heads", "dims"]
 ATTENTION: tuple[Attention, ...] = get_args(Attention)
@@ -30,12 +30,14 @@ class Solution:
         pinned: Class → whether it must stay.
         reasons: Class → why it must stay (the first reason found).
         inexact: Class → why dropping it changes the rest.
+        components: What the classes were made with, to go on from.
     """
 
     root: Tensor
     pinned: Tensor
     reasons: dict[int, Pin]
     inexact: dict[int, str]
+    components: _Components
 
 
 class _Components:
@@ -45,6 +47,12 @@ class _Components:
         self._labels = labels
         self._edges_done = 0
         self.root = torch.arange(labels.count)
+
+    def separate_always(self) -> None:
+        """Take ``ALWAYS`` out of the edges that weren't looked at yet."""
+        edges = self._labels.edges
+        for number in range(self._edges_done, len(edges)):
+            edges[number] = _without_always(self._labels, *edges[number])
 
     def update(self) -> Tensor:
         new = self._labels.edges[self._edges_done :]
@@ -77,18 +85,33 @@ def solve(labels: Labels, attention: Attention = "heads") -> Solution:
     """
     _separate_always(labels)
     components = _Components(labels)
-    pinned = _decide_conditions(labels, components, attention)
+    return _finish(labels, components, _decide_conditions(labels, components, attention))
+
+
+def extend(labels: Labels, solution: Solution) -> Solution:
+    """Classes after more labels were united or pinned: what was decided before stays.
+
+    Args:
+        labels: What ``solution`` was found for, with more edges and pins.
+        solution: It isn't of use any more.
+    """
+    components = solution.components
+    components.separate_always()
+    return _finish(labels, components, _pinned(labels, components.update()))
+
+
+def _finish(labels: Labels, components: _Components, pinned: Tensor) -> Solution:
     for _ in range(8):  # tying one rectangle can break another
         if not _tie_rectangles(labels.rectangles, labels, components, pinned):
             break
         pinned = _pinned(labels, components.update())
-    root = components.update()
+    root = components.update().clone()
     pinned = _pinned(labels, root)
     reasons: dict[int, Pin] = {}
     for which, pin in labels.pins:
         for label in root[which.long()].unique().tolist():
             reasons.setdefault(label, pin)
-    return Solution(root, pinned, reasons, _inexact(labels, root))
+    return Solution(root, pinned, reasons, _inexact(labels, root), components)
 
 
 def _inexact(labels: Labels, root: Tensor) -> dict[int, str]:
@@ -106,14 +129,9 @@ def _inexact(labels: Labels, root: Tensor) -> dict[int, str]:
 
 def _separate_always(labels: Labels) -> None:
     """Joining a channel with ``ALWAYS`` pins it; as an edge it would join all pinned channels with each other."""
-    if not labels.edges:
-        return
-    a, b = (torch.cat(ends) for ends in zip(*labels.edges, strict=True))
-    always = (a == ALWAYS) | (b == ALWAYS)
-    if bool(always.any()):
-        labels.pin(torch.maximum(a, b)[always], _UNLABELLED)
-        a, b = a[~always], b[~always]
-    labels.edges = [(a, b)]
+    if labels.edges:
+        a, b = (torch.cat(ends) for ends in zip(*labels.edges, strict=True))
+        labels.edges = [_without_always(labels, a, b)]
 
 
 def _pinned(labels: Labels, root: Tensor) -> Tensor:
@@ -155,13 +173,17 @@ def _decide(condition: Condition, labels: Labels, root: Tensor, pinned: Tensor) 
 
 
 def _unite(labels: Labels, a: Tensor, b: Tensor) -> None:
-    before = len(labels.edges)
     labels.unite(a, b)
-    a, b = labels.edges[before]
+    labels.edges[-1] = _without_always(labels, *labels.edges[-1])
+
+
+def _without_always(labels: Labels, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+    """Edges but for those with ``ALWAYS``, which pin what is at their other end."""
     always = (a == ALWAYS) | (b == ALWAYS)
-    if bool(always.any()):
-        labels.pin(torch.maximum(a, b)[always], _UNLABELLED)
-        labels.edges[before] = (a[~always], b[~always])
+    if not bool(always.any()):
+        return a, b
+    labels.pin(torch.maximum(a, b)[always], _UNLABELLED)
+    return a[~always], b[~always]
 
 
 def _tie_rectangles(rectangles: list[Rectangle], labels: Labels, components: _Components, pinned: Tensor) -> bool:
