@@ -8,6 +8,7 @@ from typing import Any
 
 from lightning_channels._plain import to_plain
 from lightning_channels.errors import ConfigError
+from lightning_channels.registry import MUTATORS, check_arguments
 
 __all__ = ["config_dir", "examples_dir", "mutator_config"]
 
@@ -58,7 +59,7 @@ def mutator_config(config: Mapping[str, Any]) -> dict[str, Any]:
         What ``build`` and ``ChannelPruning(mutator=...)`` take: plain dicts and lists.
 
     Raises:
-        ConfigError: If one of the groups is missing or has no ``type``.
+        ConfigError: If one of the groups is missing or has no ``type``, or if the mutator takes no such argument.
 
     Example:
         >>> unit, tracer, mutator = {"type": "U", "divisor": 8}, {"type": "T"}, {"type": "M", "units": {}}
@@ -67,6 +68,9 @@ def mutator_config(config: Mapping[str, Any]) -> dict[str, Any]:
         {'type': 'U', 'default_args': {'divisor': 8}, 'units': {}}
     """
     unit, tracer, mutator = (_group(config, name) for name in ("unit", "tracer", "mutator"))
+    if mutator["type"] in MUTATORS:
+        # "units" stands beside the mutator's own arguments here, so it is among what may have been meant
+        check_arguments(MUTATORS.get(mutator["type"]), mutator, f"mutator {mutator['type']}", ("type", "units"))
     channel_unit = {"type": unit.pop("type"), "default_args": unit, "units": mutator.pop("units", {})}
     return {"type": mutator.pop("type"), "channel_unit_cfg": channel_unit, "parse_cfg": tracer, **mutator}
 

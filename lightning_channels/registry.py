@@ -123,8 +123,8 @@ def is_typed(cfg: object) -> bool:
     return isinstance(cfg, Mapping) and "type" in cfg
 
 
-def check_arguments(cls: type, arguments: Mapping[str, Any], what: str) -> None:
-    """Refuse arguments that ``cls`` doesn't take, naming the nearest one that it does.
+def check_arguments(cls: type, arguments: Mapping[str, Any], what: str, besides: Iterable[str] = ()) -> None:
+    """Refuse arguments that ``cls`` doesn't take, naming the nearest one that it does; ``besides`` are others to allow.
 
     Raises:
         ConfigError: If there is such an argument.
@@ -132,7 +132,7 @@ def check_arguments(cls: type, arguments: Mapping[str, Any], what: str) -> None:
     parameters = inspect.signature(cls).parameters
     if any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values()):
         return
-    check_keys(arguments, parameters, what, noun="argument")
+    check_keys(arguments, [*parameters, *besides], what, noun="argument")
 
 
 UNITS: Registry[Any] = Registry("unit", "lightning_channels.units")

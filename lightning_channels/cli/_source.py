@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import inspect
 import pkgutil
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -25,6 +26,7 @@ from lightning_channels.errors import ConfigError, did_you_mean
 __all__ = ["load"]
 
 _PRIMARY = "train"
+_WITHOUT_MODEL = "~model"
 _GIVEN = "given_on_the_command_line"
 _GROUPS = ("unit", "tracer", "mutator")
 
@@ -53,7 +55,7 @@ def load(source: str, overrides: Sequence[str]) -> tuple[Mapping[str, Any], nn.M
     if "." in source and "/" not in source and not without_group:
         settings = [item for item in overrides if _is_setting(item)]
         arguments = _arguments([item for item in overrides if not _is_setting(item)])
-        return _compose(config_dir(), _PRIMARY, ["~model", *settings]), _from_import_path(source, arguments)
+        return _compose(config_dir(), _PRIMARY, [_WITHOUT_MODEL, *settings]), _from_import_path(source, arguments)
     raise ConfigError(
         f"{source!r} is no config{did_you_mean(source, names) or '.'} Give a YAML file, an import path such as "
         f"torchvision.models.resnet34, or one of: {', '.join(names)}"
@@ -66,15 +68,41 @@ def _compose(folder: Path, name: str, overrides: Sequence[str]) -> Mapping[str, 
             config: Mapping[str, Any] = compose(name, list(overrides))
             return config
     except (HydraException, OmegaConfBaseException) as error:
-        given = f" with {' '.join(overrides)}" if overrides else ""
-        raise ConfigError(f"{name} doesn't compose{given}: {error}") from error
+        words = [item for item in overrides if item != _WITHOUT_MODEL]
+        given = f" with {' '.join(words)}" if words else ""
+        hint = _nearest(str(error), folder, name, overrides)
+        raise ConfigError(f"{name} doesn't compose{given}: {error}{hint}") from error
+
+
+def _nearest(error: str, folder: Path, name: str, overrides: Sequence[str]) -> str:
+    """The nearest match of a key or an option that Hydra doesn't know."""
+    option = re.search(r"Could not find '([^']+)'", error)
+    if option is not None:
+        folders = {folder, config_dir()}
+        known = [path.relative_to(f).with_suffix("").as_posix() for f in folders for path in f.rglob("*.yaml")]
+        return did_you_mean(option[1], known)
+    key = re.search(r"Could not override '([^']+)'", error)
+    if key is None:
+        return ""
+    groups = [item for item in overrides if "." not in item.partition("=")[0]]  # other values may be wrong as well
+    try:
+        node: Any = _compose(folder, name, groups)
+    except ConfigError:
+        return ""
+    before = ""
+    for part in key[1].split("."):
+        if not isinstance(node, Mapping) or part not in node:
+            known = [f"{before}{other}" for other in node] if isinstance(node, Mapping) else []
+            return did_you_mean(f"{before}{part}", known)
+        node, before = node[part], f"{before}{part}."
+    return ""
 
 
 def _compose_name(name: str, overrides: Sequence[str]) -> Mapping[str, Any]:
     group, _, option = name.rpartition("/")
     if group:
         return _compose(config_dir(), _PRIMARY, [f"{group}={option}", *overrides])
-    return _with_defaults(_compose(config_dir(), option, overrides), _compose(config_dir(), _PRIMARY, ["~model"]))
+    return _with_defaults(_compose(config_dir(), option, overrides), _compose(config_dir(), _PRIMARY, [_WITHOUT_MODEL]))
 
 
 def _compose_file(path: Path, overrides: Sequence[str]) -> Mapping[str, Any]:
@@ -88,7 +116,7 @@ def _compose_file(path: Path, overrides: Sequence[str]) -> Mapping[str, Any]:
     if "defaults" in content:
         own = [] if "hydra" in content else [f"hydra.searchpath=[file://{config_dir()}]"]
         config = _compose(path.parent, path.stem, [*own, *overrides])
-        return _with_defaults(config, _compose(config_dir(), _PRIMARY, ["~model"]))
+        return _with_defaults(config, _compose(config_dir(), _PRIMARY, [_WITHOUT_MODEL]))
     store = ConfigStore.instance()
     if "_target_" in content:
         store.store(name=_GIVEN, node=content, group="model")

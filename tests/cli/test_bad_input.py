@@ -15,8 +15,11 @@ BAD = {
     "unknown argument": (["torchvision.models.resnet18", "width=2"], "unexpected keyword argument 'width'"),
     "no argument": (["torchvision.models.resnet18", "a.b=2"], "'a.b=2' is no argument of a model; write name=value"),
     "value is no YAML": (["torchvision.models.resnet18", "a=[1"], "the value in 'a=[1' is no YAML"),
-    "unknown key": (["model/digits_resnet", "modl.x=1"], "Could not override 'modl.x'"),
-    "unknown group option": (["model/digits_resnet", "unit=slim"], "slim"),
+    "unknown key": (["model/digits_resnet", "modl.x=1"], "did you mean 'model'?"),
+    "misspelt key": (["model/digits_resnet", "tracer.inputshape=[1]"], "did you mean 'tracer.input_shape'?"),
+    "two misspelt keys": (["torchvision.models.resnet18", "unit.divisr=8", "unit.x=1"], "did you mean 'unit.divisor'?"),
+    "unknown group option": (["model/digits_resnet", "unit=slimable"], "did you mean 'unit/slimmable'?"),
+    "misspelt key of a mutator": (["model/digits_resnet", "+mutator.unts={}"], "did you mean 'units'?"),
     "unknown model": (["model/torchvision", "model.name=resnet19"], "resnet19"),
     "broken override": (["model/digits_resnet", "unit.divisor=[1"], "unit.divisor=[1"),
     "unknown unit type": (
