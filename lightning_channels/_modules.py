@@ -2,13 +2,48 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from torch import Tensor, nn
 
-__all__ = ["modules_of", "named_modules_of", "named_tensors_of"]
+__all__ = ["modules_of", "named_modules_of", "named_tensors_of", "unchanging"]
+
+
+class _Known(threading.local):
+    """The models that aren't changing, with their modules."""
+
+    def __init__(self) -> None:
+        self.modules: dict[int, list[tuple[str, nn.Module]]] = {}
+
+
+_known = _Known()
+
+
+@contextmanager
+def unchanging(model: nn.Module) -> Iterator[None]:
+    """Look for a model's modules once, however often they are asked for inside the block; none comes or goes in it.
+
+    What a forward pass adds is gone when the modules are asked for again, since attributes are kept as they were.
+    """
+    if id(model) in _known.modules:
+        yield
+        return
+    _known.modules[id(model)] = _find(model)
+    try:
+        yield
+    finally:
+        del _known.modules[id(model)]
 
 
 def named_modules_of(model: nn.Module) -> list[tuple[str, nn.Module]]:
     """``list(model.named_modules())``."""
+    known = _known.modules.get(id(model))
+    return _find(model) if known is None else known.copy()
+
+
+def _find(model: nn.Module) -> list[tuple[str, nn.Module]]:
     found: list[tuple[str, nn.Module]] = []
     seen: set[int] = set()
     waiting = [("", model)]
@@ -26,6 +61,9 @@ def named_modules_of(model: nn.Module) -> list[tuple[str, nn.Module]]:
 
 def modules_of(model: nn.Module) -> list[nn.Module]:
     """``list(model.modules())``."""
+    known = _known.modules.get(id(model))
+    if known is not None:
+        return [module for _, module in known]
     found: list[nn.Module] = []
     seen: set[int] = set()
     waiting = [model]

@@ -49,8 +49,10 @@ def attribute_sizes(module: nn.Module) -> dict[str, int]:
 def sides_without_tensors(module: nn.Module) -> dict[str, int]:
     """The sides of a module of the table that has none of its tensors, such as a layer norm that isn't affine."""
     spec = spec_of(module)
-    held = {**module._parameters, **module._buffers}
-    if spec is None or any(held.get(name) is not None for name in spec.tensors):
+    if spec is None:
+        return {}
+    own = (tensors.get(name) for name in spec.tensors for tensors in (module._parameters, module._buffers))
+    if any(tensor is not None for tensor in own):
         return {}
     return {side: size for side, size in sides(module).items() if size > 1}
 

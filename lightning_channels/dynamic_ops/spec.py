@@ -134,14 +134,20 @@ def spec_of(module: nn.Module) -> OpSpec | None:
     return class_spec(type(module))
 
 
+_FOUND: dict[type[nn.Module], OpSpec | None] = {}
+
+
 def class_spec(cls: type[nn.Module]) -> OpSpec | None:
     """The table's entry for a class; what users added goes first, since they may inherit from what is in the table."""
-    return next((spec for known, spec in (*_ADDED, *_OPS) if issubclass(cls, known)), None)
+    if cls not in _FOUND:
+        _FOUND[cls] = next((spec for known, spec in (*_ADDED, *_OPS) if issubclass(cls, known)), None)
+    return _FOUND[cls]
 
 
 def add_spec(cls: type[nn.Module], spec: OpSpec) -> None:
     """Add a layer of the user's own to the table."""
     _ADDED.insert(0, (cls, spec))
+    _FOUND.clear()
 
 
 def sides(module: nn.Module) -> dict[str, int]:

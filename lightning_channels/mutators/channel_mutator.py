@@ -26,6 +26,7 @@ from lightning_channels.mutators.proof import ProofRecord
 from lightning_channels.mutators.report import OpReport, Report, make_report
 from lightning_channels.mutators.unit_config import UnitConfig
 from lightning_channels.registry import MUTATORS
+from lightning_channels.tracing.preserving import paused_gc
 from lightning_channels.tracing.running import ExampleInputs
 from lightning_channels.units import MutableChannelUnit
 
@@ -93,6 +94,7 @@ class ChannelMutator:
 
     # --- preparing ---------------------------------------------------------------------------------------------------
 
+    @paused_gc()
     def prepare_from_supernet(
         self, model: nn.Module, example_inputs: ExampleInputs | None = None, verify: bool | Literal["full"] = True
     ) -> None:

@@ -21,7 +21,6 @@ from lightning_channels.mutators.report import OpReport, unruled_ops
 from lightning_channels.mutators.unit_config import UnitConfig
 from lightning_channels.registry import TRACERS, is_typed
 from lightning_channels.tracing import Tracer
-from lightning_channels.tracing.preserving import paused_gc
 from lightning_channels.tracing.running import ExampleInputs
 from lightning_channels.units import MutableChannelUnit
 from lightning_channels.units.predefined import predefined_groups
@@ -209,11 +208,10 @@ def _from_config(config: UnitConfig, parse_cfg: dict[str, Any], model: nn.Module
 
 def attach_units(model: nn.Module, units: Iterable[MutableChannelUnit], attached: list[MutableChannelUnit]) -> None:
     """Prepare the mutable units' modules; ``attached`` grows as it goes, so that a caller can undo a half of it."""
-    with paused_gc():
-        for unit in units:
-            if unit.is_mutable:
-                attached.append(unit)
-                unit.prepare_for_pruning(model)
+    for unit in units:
+        if unit.is_mutable:
+            attached.append(unit)
+            unit.prepare_for_pruning(model)
 
 
 def release(model: nn.Module, units: Iterable[MutableChannelUnit], before: Iterable[Snapshot] = ()) -> None:

@@ -66,11 +66,12 @@ class BackwardTracer(Tracer):
         """Eval mode's and train mode's operators."""
         with evaluating(model) as restore:
             program = self._record(model, inputs, restore)
-        try:
-            with training(model) as restore:
-                return Recording(program, self._record(model, doubled(inputs), restore))
-        except TraceError as error:
-            return Recording(program, None, str(error))
+            restore()
+            try:
+                with training(model):
+                    return Recording(program, self._record(model, doubled(inputs), restore))
+            except TraceError as error:
+                return Recording(program, None, str(error))
 
     def replayable(self, graph: ModuleGraph, inputs: ExampleInputs) -> ModuleGraph:
         """What the forward tracer records: autograd doesn't keep the numbers that operators were called with."""

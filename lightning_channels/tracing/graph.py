@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from torch import nn
 
-from lightning_channels._modules import named_tensors_of
+from lightning_channels._modules import named_tensors_of, unchanging
 from lightning_channels._plain import is_int
 from lightning_channels.errors import ConfigError, PrepareError
 from lightning_channels.registry import TRACERS
@@ -136,7 +136,7 @@ class Tracer:
             if tensor.is_meta:
                 raise PrepareError(f"{name} is on the meta device and has no data; materialise the model first")
         inputs = self.inputs_for(model, example_inputs)
-        with paused_gc():
+        with paused_gc(), unchanging(model):
             recording = self.record(model, inputs)
             return ModuleGraph(model, recording.program, recording.training, recording.training_error, self.attention)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -13,6 +14,9 @@ from lightning_channels.tracing.sides import Side
 from lightning_channels.tracing.solver import Solution
 
 __all__ = ["Block", "Group", "Run", "group_sides", "runs_of", "stretches"]
+
+
+T = TypeVar("T")
 
 
 @dataclass(slots=True)
@@ -81,8 +85,8 @@ def group_sides(sides: list[Side], solution: Solution) -> list[Group]:
     for number, classes in enumerate(members):
         group_of[classes], rank[classes] = number, torch.arange(len(classes))
         labels = classes.tolist()
-        pin = next((solution.reasons[c] for c in labels if c in solution.reasons), None)
-        inexact = next((solution.inexact[c] for c in labels if c in solution.inexact), None) if pin is None else None
+        pin = _first(solution.reasons, labels)
+        inexact = _first(solution.inexact, labels) if pin is None else None
         groups.append(
             Group(len(labels), classes, pin=_SINGLE if pin is None and len(labels) == 1 else pin, inexact=inexact)
         )
@@ -93,6 +97,10 @@ def group_sides(sides: list[Side], solution: Solution) -> list[Group]:
     for group, own in zip(groups, blocks, strict=True):
         _add_runs(group, own)
     return groups
+
+
+def _first(known: dict[int, T], classes: list[int]) -> T | None:
+    return next((known[c] for c in classes if c in known), None) if known else None
 
 
 @dataclass(slots=True)
@@ -111,13 +119,16 @@ def _classes_by_signature(sides: list[Side], roots: list[Tensor], pinned: Tensor
     # one random number a side: the sum over a class's sides tells one set of sides from another
     keys = torch.randint(-(2**62), 2**62, (count + 1,), generator=torch.Generator("cpu").manual_seed(0), device="cpu")
     signature = torch.where(pinned, keys[count], 0)
-    first = torch.full((len(pinned),), torch.iinfo(torch.long).max)
+    for key, root in zip(keys, roots, strict=False):
+        signature[root] = signature[root] + key  # once, however often the class is on the side
+    every = torch.cat(roots)
+    numbers = [number if side.is_output else number + count for number, side in enumerate(sides)]
+    places = [
+        torch.arange(number * 2**32, number * 2**32 + len(root)) for number, root in zip(numbers, roots, strict=True)
+    ]
+    first = torch.full((len(pinned),), torch.iinfo(torch.long).max).scatter_reduce_(0, every, torch.cat(places), "amin")
     is_on = torch.zeros(len(pinned), dtype=torch.bool)
-    for number, (side, root) in enumerate(zip(sides, roots, strict=True)):
-        place = (number if side.is_output else number + count) * 2**32 + torch.arange(len(root))
-        first.scatter_reduce_(0, root, place, "amin")
-        signature[root] = signature[root] + keys[number]  # once, however often the class is on the side
-        is_on[root] = True
+    is_on[every] = True
     classes = is_on.nonzero().flatten()
     classes = classes[first[classes].argsort()]
     _, group, sizes = signature[classes].unique(return_inverse=True, return_counts=True)

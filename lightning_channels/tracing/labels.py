@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -80,7 +81,12 @@ class Rectangle:
 
 def varying(labels: Tensor) -> tuple[int, ...]:
     """The dims along which a map varies."""
-    return tuple([dim for dim, size in enumerate(labels.shape) if size > 1])  # a list is faster than a generator
+    return _varying(labels.shape)
+
+
+@lru_cache(maxsize=4096)
+def _varying(shape: torch.Size) -> tuple[int, ...]:
+    return tuple(dim for dim, size in enumerate(shape) if size > 1)
 
 
 def compress(labels: Tensor) -> Tensor:
@@ -138,6 +144,22 @@ class Labels:
         if leaf is not None:  # its labels follow each other
             return values[leaf[1] : leaf[1] + labels.numel()]
         return values[labels.reshape(-1).long()]
+
+    def places(self, values: Tensor) -> tuple[Tensor, dict[int, tuple[int, int, int]]]:
+        """Where something is true, for all leaves' maps at once.
+
+        Args:
+            values: One boolean per label.
+
+        Returns:
+            The labels for which it is true, in order; and for each leaf's map, by its id, the first label and where its
+            own begin and end among these.
+        """
+        before = torch.cat([torch.zeros(1, dtype=torch.long), values.cumsum(0)])
+        starts = [start for _, start in self._leaves.values()]
+        ends = [start + labels.numel() for labels, start in self._leaves.values()]
+        bounds = before[torch.tensor([starts, ends], dtype=torch.long)].tolist()
+        return values.nonzero().flatten(), dict(zip(self._leaves, zip(starts, *bounds, strict=True), strict=True))
 
     def unite(self, a: Tensor, b: Tensor) -> None:
         """Two labels at the same place are one channel."""

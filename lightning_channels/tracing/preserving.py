@@ -17,7 +17,16 @@ from torch import nn
 from lightning_channels._modules import modules_of
 from lightning_channels._rng import preserve_rng
 
-__all__ = ["keeping_attributes", "paused_gc", "preserving", "seed", "seeded", "switch_mode", "without_dropout"]
+__all__ = [
+    "Attributes",
+    "keeping_attributes",
+    "paused_gc",
+    "preserving",
+    "seed",
+    "seeded",
+    "switch_mode",
+    "without_dropout",
+]
 
 _CONTAINERS = (dict, OrderedDict, list, set)
 
@@ -85,27 +94,47 @@ def _same_items(now: dict[str, Any], before: dict[str, Any]) -> bool:
     return _same(now.values(), before.values()) and _same(now, before)
 
 
-@contextmanager
-def keeping_attributes(model: nn.Module) -> Iterator[None]:
-    """Afterwards every module has the attributes that it had: caches, counters, hooks and the last activations go."""
-    saved = [(m.__dict__, m.__dict__.copy()) for m in modules_of(model) if not _is_scripted(m)]
-    held = (item for _, before in saved for item in before.items())
-    containers = [value for name, value in held if type(value) in _CONTAINERS and name != "_buffers"]
-    empty = [container for container in containers if not container]
-    filled = [(container, container.copy()) for container in containers if container]
-    try:
-        yield
-    finally:
-        for now, before in saved:
+class Attributes:
+    """The attributes that a model's modules have at a time.
+
+    Args:
+        model: It may change its mode and its rates of dropout later, if that is undone by whoever does it.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self._saved = [(m.__dict__, m.__dict__.copy()) for m in modules_of(model) if not _is_scripted(m)]
+        held = (item for _, before in self._saved for item in before.items())
+        containers = [value for name, value in held if type(value) in _CONTAINERS and name != "_buffers"]
+        self._empty = [container for container in containers if not container]
+        self._filled = [(container, container.copy()) for container in containers if container]
+
+    def put_back(self) -> None:
+        """Every module has these attributes again: caches, counters, hooks and the last activations go."""
+        for now, before in self._saved:
             # without a call, since this is done for every module after every run
             if not all(map(operator.is_, now.values(), before.values())) or list(now) != list(before):
                 _refill(now, before)
-        for container in empty:
+        for container in self._empty:
             if container:
                 container.clear()
-        for container, before in filled:
+        for container, before in self._filled:
             if not (_same_items if isinstance(container, dict) else _same)(container, before):
                 _refill(container, before)
+
+
+@contextmanager
+def keeping_attributes(model: nn.Module, attributes: Attributes | None = None) -> Iterator[None]:
+    """Afterwards every module has the attributes that it had.
+
+    Args:
+        model: Whose modules.
+        attributes: What it has, if that is known.
+    """
+    attributes = attributes or Attributes(model)
+    try:
+        yield
+    finally:
+        attributes.put_back()
 
 
 def _refill(container: Any, before: Any) -> None:

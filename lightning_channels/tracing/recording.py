@@ -49,11 +49,12 @@ def record_modes(model: nn.Module, inputs: ExampleInputs) -> Recording:
     stand_ins = StandIns() if all(tensor.device.type == "cpu" for _, tensor in tensors) else None
     with evaluating(model) as restore:
         program = _record(model, check_inputs(inputs), stand_ins, restore)
-    try:
-        with training(model) as restore:
-            return Recording(program, _record(model, doubled(inputs), stand_ins, restore))
-    except TraceError as error:
-        return Recording(program, None, str(error))
+        restore()
+        try:
+            with training(model):
+                return Recording(program, _record(model, doubled(inputs), stand_ins, restore))
+        except TraceError as error:
+            return Recording(program, None, str(error))
 
 
 def _record(

@@ -88,13 +88,18 @@ class Replay:
             for classes in dropped:
                 dead[classes] = True
             self._alive = ~dead[graph.solution.root]
+            self._whole = bool(self._alive.all())
+            self._left, self._places = walk.labels.places(self._alive)
         else:
-            self._alive, self._slices, self._masks_of_maps = twin._alive, twin._slices, twin._masks_of_maps
+            self._alive, self._whole, self._left, self._places = twin._alive, twin._whole, twin._left, twin._places
+            self._slices, self._masks_of_maps = twin._slices, twin._masks_of_maps
 
     # --- sizes -------------------------------------------------------------------------------------------------------
 
     def mask(self, ref: Ref, dim: int) -> Tensor | None:
         """Which indices of a dim are left; ``None`` if all are."""
+        if self._whole:
+            return None
         key = ref.id, dim
         if key not in self._masks:
             self._masks[key] = self._mask(self._maps.get(ref.id, ()), dim)
@@ -129,8 +134,16 @@ class Replay:
 
     def sliced(self, tensor: Tensor, maps: Maps) -> Tensor:
         """A full tensor without the indices that are dropped by its maps; itself where none is."""
+        if self._whole:
+            return tensor
         masks: dict[int, Tensor] = {}
         for labels in maps:
+            if id(labels) in self._places:  # a parameter's or a buffer's
+                first, begin, end = self._places[id(labels)]
+                if end - begin < labels.numel():
+                    index = self._left[begin:end] - first
+                    tensor = tensor.index_select(varying(labels)[0], index.to(tensor.device))
+                continue
             for dim in varying(labels):
                 alive = self._mask_of_map(labels, dim)
                 if alive is not None:

@@ -15,7 +15,13 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
 from lightning_channels.errors import ConfigError, TraceError
-from lightning_channels.tracing.preserving import keeping_attributes, preserving, switch_mode, without_dropout
+from lightning_channels.tracing.preserving import (
+    Attributes,
+    keeping_attributes,
+    preserving,
+    switch_mode,
+    without_dropout,
+)
 from lightning_channels.tracing.recorder import tensors_in
 
 __all__ = ["ExampleInputs", "call", "default_inputs", "describe", "doubled", "evaluating", "mapped", "run", "training"]
@@ -24,12 +30,17 @@ ExampleInputs = Tensor | tuple[Any, ...] | list[Any] | Mapping[str, Any]
 """One tensor, positional arguments, or keyword arguments of ``model.forward``."""
 
 
-def call(model: nn.Module, inputs: ExampleInputs) -> Any:
+def call(model: nn.Module, inputs: ExampleInputs, attributes: Attributes | None = None) -> Any:
     """``model(x)``, ``model(*xs)`` or ``model(**xs)``, by the kind of ``inputs``; its modules keep their attributes.
 
     What it warns of is left for its real runs: that no gradients are recorded, say, is so for a trial alone.
+
+    Args:
+        model: Is called.
+        inputs: With these.
+        attributes: Those of its modules, if they are known.
     """
-    with keeping_attributes(model), warnings.catch_warnings():
+    with keeping_attributes(model, attributes), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         if isinstance(inputs, Mapping):
             return model(**inputs)
@@ -77,15 +88,11 @@ def evaluating(model: nn.Module) -> Iterator[Callable[[], None]]:
 
 
 @contextmanager
-def training(model: nn.Module) -> Iterator[Callable[[], None]]:
-    """Train mode with dropout and stochastic depth off; afterwards all is as it was. May be inside ``evaluating``.
-
-    Yields:
-        Puts the buffers back already within the block.
-    """
-    with preserving(model) as restore, _without_fast_path(), without_dropout(model):
+def training(model: nn.Module) -> Iterator[None]:
+    """Train mode with dropout and stochastic depth off, inside ``evaluating``, which puts back what this leaves."""
+    with without_dropout(model):
         switch_mode(model, True)
-        yield restore
+        yield
 
 
 @contextmanager

@@ -157,6 +157,7 @@ def table() -> Iterator[None]:
     added, named = list(spec._ADDED), dict(factory._NAMED)
     yield
     spec._ADDED[:] = added
+    spec._FOUND.clear()
     factory._NAMED.clear()
     factory._NAMED.update(named)
 

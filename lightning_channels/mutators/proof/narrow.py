@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from lightning_channels._modules import named_modules_of
 from lightning_channels.tracing.chance import without_chance
 from lightning_channels.tracing.following import following
-from lightning_channels.tracing.preserving import seed
+from lightning_channels.tracing.preserving import Attributes, seed
 from lightning_channels.tracing.recorder import tensors_in
 from lightning_channels.tracing.running import ExampleInputs, call
 from lightning_channels.tracing.source_lines import line_of
@@ -64,7 +64,13 @@ class Outcome:
 
 
 @torch.no_grad()
-def run_model(model: nn.Module, inputs: ExampleInputs, random: bool = False, watch: bool = True) -> Outcome:
+def run_model(
+    model: nn.Module,
+    inputs: ExampleInputs,
+    random: bool = False,
+    watch: bool = True,
+    attributes: Attributes | None = None,
+) -> Outcome:
     """Call a model, which may fail.
 
     Args:
@@ -72,13 +78,14 @@ def run_model(model: nn.Module, inputs: ExampleInputs, random: bool = False, wat
         inputs: It may write into them.
         random: Whether it draws random numbers, out of which chance is to be taken.
         watch: Whether to note what each module returns, and which one failed.
+        attributes: Those of the model's modules, if they are known.
     """
     outcome = Outcome()
     failed: list[tuple[BaseException, str]] = []
     try:
         seed()  # the whole proof puts the random states back
         with without_chance(random), _following(model, outcome.calls, failed) if watch else nullcontext():
-            outcome.outputs = list(tensors_in(call(model, inputs)))
+            outcome.outputs = list(tensors_in(call(model, inputs, attributes)))
     except Exception as error:
         module = next((name for known, name in failed if known is error), "")
         detail = " ".join(str(error).split())[:200]

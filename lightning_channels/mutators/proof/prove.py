@@ -6,12 +6,14 @@ computes something else. So the narrowed Python model is compared with :class:`l
 
 from __future__ import annotations
 
+import gc
 import time
 from collections.abc import Iterator
 from functools import partial
 
 from torch import nn
 
+from lightning_channels._modules import unchanging
 from lightning_channels.mutators.proof.blame import Failure
 from lightning_channels.mutators.proof.draws import Draw, make_draws
 from lightning_channels.mutators.proof.kinds import Kinds
@@ -62,7 +64,7 @@ class Proof:
         units = [unit for unit in self._all if unit.is_mutable]
         before = {id(unit): unit.mutable_channel.snapshot() for unit in units}
         widen(units)  # units that aren't tried are at full width, wherever their type lets them start
-        with evaluating(model):
+        with unchanging(model), evaluating(model):
             setting = Setting(self._graph, self._all, self._inputs, model)
             passing = _Passing(setting, make_draws(units, wide=setting.ranks), Kinds(model, units))
             accepted = passing.together(units)
@@ -145,6 +147,7 @@ class _Passing:
                     yield draw, check, trial
 
     def _attempt(self, draw: Draw, check: str, units: list[MutableChannelUnit]) -> Failure | None:
+        gc.collect(1)  # it is paused meanwhile, and what crashes leave behind holds on to itself
         return Trial(self._setting, units, draw).check(check)
 
     def _concerned(self, failure: Failure, units: list[MutableChannelUnit]) -> list[MutableChannelUnit]:

@@ -17,7 +17,7 @@ from lightning_channels.mutators.proof.narrow import Outcome, run_model
 from lightning_channels.mutators.proof.reference import Reference
 from lightning_channels.mutators.proof.values import Values
 from lightning_channels.tracing import ModuleGraph
-from lightning_channels.tracing.preserving import switch_mode
+from lightning_channels.tracing.preserving import Attributes, preserving, switch_mode
 from lightning_channels.tracing.program import Program
 from lightning_channels.tracing.recorder import tensors_in
 from lightning_channels.tracing.replay import Replay
@@ -70,6 +70,7 @@ class Setting:
         self.runs = 0
         self._train_random = graph.training is not None and graph.training.random
         self._inputs = check_inputs(inputs)
+        self._attributes: dict[bool, Attributes] = {}
 
     @cached_property
     def has_scales(self) -> bool:
@@ -93,9 +94,9 @@ class Setting:
         inputs = self.inputs(train and not single)
         switch_mode(model, False)
         if not train:
-            return run_model(model, inputs, self.graph.program.random, watch)
-        with training(model):
-            outcome = run_model(model, inputs, self._train_random, watch)
+            return run_model(model, inputs, self.graph.program.random, watch, self._attributes_of(model, train))
+        with preserving(model), training(model):
+            outcome = run_model(model, inputs, self._train_random, watch, self._attributes_of(model, train))
             named = named_tensors_of(model)
             outcome.buffers = {
                 name: tensor.detach().clone()
@@ -103,6 +104,14 @@ class Setting:
                 if not isinstance(tensor, nn.Parameter) and tensor.is_floating_point()
             }
         return outcome
+
+    def _attributes_of(self, model: nn.Module, train: bool) -> Attributes | None:
+        """What the prepared model's modules have in a mode, whatever its units are at; that is looked at once."""
+        if model is not self.model:
+            return None
+        if train not in self._attributes:
+            self._attributes[train] = Attributes(model)
+        return self._attributes[train]
 
     def replay(
         self,
