@@ -14,7 +14,7 @@ from typing import Any
 import invariants
 import pytest
 import torch
-from networks import attention, torch_attention, transformers
+from networks import heads, map_attention, torch_attention, transformers, windows
 from networks.case import tokens
 from networks.checks import TOLERANCE, narrow
 from torch import Tensor, nn
@@ -29,13 +29,13 @@ KERNELS = [SDPBackend.MATH, SDPBackend.FLASH_ATTENTION]
 SCALED = [
     transformers.AttentionByAttributes,
     transformers.GroupedQueryAttention,  # causal
-    attention.GroupedNatively,
+    heads.GroupedNatively,
     torch_attention.MultiheadBothMasks,
     torch_attention.MultiheadCausal,
     torch_attention.MultiheadCrossing,
     torch_attention.MultiheadWithoutWeights,
-    attention.NormedQueries,
-    attention.RotaryHalves,
+    heads.NormedQueries,
+    heads.RotaryHalves,
 ]
 
 
@@ -267,13 +267,13 @@ STORED: dict[str, tuple[Callable[[], nn.Module], tuple[Tensor, ...]]] = {
             torch_attention.MultiheadCrossing,
             torch_attention.MultiheadWithWeights,
             torch_attention.DecoderLayerNormFirst,
-            attention.RotaryInterleaved,
-            attention.GroupedByExpanding,
-            attention.BareEinsum,
+            heads.RotaryInterleaved,
+            heads.GroupedByExpanding,
+            heads.BareEinsum,
         )
     },
-    "ShiftedWindows": (attention.ShiftedWindows, (torch.randn(2, 3, 8, 8, dtype=torch.float64),)),
-    "SpatialReduction": (attention.SpatialReduction, (torch.randn(2, 3, 8, 8, dtype=torch.float64),)),
+    "ShiftedWindows": (windows.ShiftedWindows, (torch.randn(2, 3, 8, 8, dtype=torch.float64),)),
+    "SpatialReduction": (map_attention.SpatialReduction, (torch.randn(2, 3, 8, 8, dtype=torch.float64),)),
 }
 
 

@@ -5,15 +5,18 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-import networks.attention
 import networks.control
 import networks.convolutional
+import networks.heads
+import networks.map_attention
 import networks.modules
+import networks.positions
 import networks.sequences
 import networks.sizes
 import networks.squeezing
 import networks.torch_attention
-import networks.transformers  # noqa: F401  # importing them adds their networks
+import networks.transformers
+import networks.windows  # noqa: F401  # importing them adds their networks
 import pytest
 import torch
 from networks.case import CASES, Case, width
