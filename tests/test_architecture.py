@@ -16,6 +16,7 @@ PACKAGE = Path(lightning_channels.__file__).parent
 LAYERS = [
     ("errors",),
     ("_modules", "_plain", "_rng"),
+    ("eval_caches",),
     ("registry",),
     ("mutables",),
     ("dynamic_ops",),

@@ -40,6 +40,7 @@ class Held:
     """What is active now, to be put back later: choices, or arbitrary channels that were kept by hand."""
 
     def __init__(self, mutator: ChannelMutator) -> None:
+        self._mutator = mutator
         mutables = [unit.mutable_channel for unit in mutator.mutable_units]
         self._held = [(mutable, mutable.snapshot()) for mutable in mutables]
 
@@ -48,3 +49,4 @@ class Held:
         with batch_update():
             for mutable, snapshot in self._held:
                 mutable.put_back(snapshot)
+        self._mutator.widths_changed()

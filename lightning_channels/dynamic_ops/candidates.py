@@ -58,7 +58,7 @@ def holder_of(module: nn.Module, state: ChannelState) -> nn.Module:
 
 def _active(state: ChannelState) -> int | None:
     """The candidate of all units on the norm's side; None where they don't agree."""
-    candidates = [mutable.root.candidate for mutable in state.containers[SIDE].mutable_channels.values()]
+    candidates = [mutable.root.candidate for mutable in state.containers[SIDE].mutables]
     if not candidates or candidates.count(candidates[0]) < len(candidates):
         return None
     return candidates[0]

@@ -36,11 +36,12 @@ def _exchange(module: nn.Module, container_class: type[MutableChannelContainer])
     for container in state.containers.values():
         new[id(container)] = container
         if type(container) is not container_class:
-            tiles = dict(container.mutable_channels)
+            tilings = {False: container.mutable_channels, True: container.crossing_channels}
             new[id(container)] = container_class(container.num_channels)
             container.clear()
-            for (start, end), mutable in tiles.items():
-                new[id(container)].register_mutable(mutable, start, end)
+            for crossing, tiling in tilings.items():
+                for (start, end), mutable in tiling.items():
+                    new[id(container)].register_mutable(mutable, start, end, crossing)
     state.containers = {side: new[id(old)] for side, old in state.containers.items()}
     state.tensors = {
         name: tuple((dim, new[id(old)], groups) for dim, old, groups in entries)

@@ -13,6 +13,7 @@ from lightning_channels.dynamic_ops import containers, is_dynamic, make_static
 from lightning_channels.dynamic_ops.convert import StaticMemo
 from lightning_channels.dynamic_ops.state import state_of
 from lightning_channels.errors import ChoiceError, PrepareError, did_you_mean
+from lightning_channels.eval_caches import forget, keepers
 from lightning_channels.export.copying import copied
 from lightning_channels.export.tensors import active_tensors
 from lightning_channels.mutables import BaseMutableChannel, batch_update
@@ -101,6 +102,7 @@ def static_copy(
                 module.__dict__.pop(name, None)
             if is_dynamic(module):
                 make_static(module, cut, borrowed=state_of(module).candidates is None)
+    forget(keepers(exported))
     if throwaway:
         for module in modules_of(model):
             runners = {name: module.__dict__[name] for name in _RUNNERS & module.__dict__.keys()}
@@ -182,7 +184,7 @@ def _roots(model: nn.Module) -> Iterator[BaseMutableChannel]:
     """The mutables that decide, as often as they are on a side."""
     for module in modules_of(model):
         for container in containers(module).values() if is_dynamic(module) else ():
-            for mutable in container.mutable_channels.values():
+            for mutable in container.mutables:
                 yield mutable.root
 
 

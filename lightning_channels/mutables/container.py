@@ -1,4 +1,4 @@
-"""Containers: one side of one module, tiled with mutables."""
+"""Containers: one side of one module, tiled with mutables, or twice where two decide about each channel."""
 
 from __future__ import annotations
 
@@ -23,6 +23,8 @@ from lightning_channels.mutables.selection import (
 
 __all__ = ["MutableChannelContainer"]
 
+Tiling = dict[tuple[int, int], BaseMutableChannel]
+
 Run = tuple[int, int | IndexSelection]
 """(first, after the last), or (start of a tile, which of its channels)."""
 
@@ -30,7 +32,8 @@ Run = tuple[int, int | IndexSelection]
 class MutableChannelContainer:
     """The channels of one side of a module: a tiling of ``range(num_channels)`` with mutables.
 
-    Channels that no mutable is registered for are always active.
+    Channels that no mutable is registered for are always active. A second tiling may cross the first: a channel is then
+    active where it is in both, as are those of an attention that keeps some heads and some places in each.
 
     Args:
         num_channels: Size of the side.
@@ -47,12 +50,18 @@ class MutableChannelContainer:
 
     # The getters of a dynamic op look at _sel on every access. A mutable writes it where the container mirrors it, and
     # marks it stale where it must be computed, which then happens at the next read.
-    __slots__ = ("_sel", "mutable_channels", "num_channels")
+    __slots__ = ("_sel", "crossing_channels", "mutable_channels", "num_channels")
 
     def __init__(self, num_channels: int) -> None:
         self.num_channels = positive(num_channels, "num_channels")
-        self.mutable_channels: dict[tuple[int, int], BaseMutableChannel] = {}
+        self.mutable_channels: Tiling = {}
+        self.crossing_channels: Tiling = {}
         self._sel: Selection = None
+
+    @property
+    def mutables(self) -> list[BaseMutableChannel]:
+        """All that is registered, in either tiling."""
+        return [*self.mutable_channels.values(), *self.crossing_channels.values()]
 
     @property
     def sel(self) -> Selection:
@@ -77,30 +86,40 @@ class MutableChannelContainer:
         """The active channels, ascending, as a LongTensor on the CPU."""
         return as_index(self.sel, self.num_channels)
 
-    def register_mutable(self, mutable: BaseMutableChannel, start: int = 0, end: int | None = None) -> None:
+    def register_mutable(
+        self, mutable: BaseMutableChannel, start: int = 0, end: int | None = None, crossing: bool = False
+    ) -> None:
         """Let ``mutable`` decide about the channels from ``start`` to ``end``.
 
         Args:
             mutable: As many channels as the range.
             start: First channel of the range.
             end: The channel after its last; by default ``start`` and the mutable's size.
+            crossing: Whether in the second tiling, beside what is registered in the first.
 
         Raises:
-            ConfigError: If the range is outside of the side, has another size, or overlaps one that is registered.
+            ConfigError: If the range is outside of the side, has another size, or overlaps one of its tiling.
         """
         end = start + mutable.num_channels if end is None else end
         if not 0 <= start < end <= self.num_channels:
             raise ConfigError(f"the range ({start}, {end}) is not inside of (0, {self.num_channels})")
         if end - start != mutable.num_channels:
             raise ConfigError(f"the range ({start}, {end}) has {end - start} channels, unlike {mutable}")
-        for (other_start, other_end), other in self.mutable_channels.items():
+        tiling = self.crossing_channels if crossing else self.mutable_channels
+        for (other_start, other_end), other in tiling.items():
             if (start, end) == (other_start, other_end) and mutable is other:
                 return
             if start < other_end and other_start < end:
                 raise ConfigError(f"the range ({start}, {end}) overlaps ({other_start}, {other_end}) of {other}")
         # a range beside others, and not the first of them: what is attached already stays so
-        heard = [other.root for other in self.mutable_channels.values()]
-        self.mutable_channels = dict(sorted([*self.mutable_channels.items(), ((start, end), mutable)]))
+        heard = [] if crossing else [other.root for other in self.mutables]
+        if not heard:
+            self._detach()
+        tiling = dict(sorted([*tiling.items(), ((start, end), mutable)]))
+        if crossing:
+            self.crossing_channels = tiling
+        else:
+            self.mutable_channels = tiling
         if not heard:
             self._attach()
         elif not any(root is mutable.root for root in heard):
@@ -109,16 +128,16 @@ class MutableChannelContainer:
 
     def unregister(self, mutable: BaseMutableChannel) -> None:
         """Undo every registration of ``mutable``; its channels are all active from then on."""
-        kept = {tile: other for tile, other in self.mutable_channels.items() if other is not mutable}
-        if len(kept) != len(self.mutable_channels):
+        if any(other is mutable for other in self.mutables):
             self._detach()
-            self.mutable_channels = kept
+            self.mutable_channels = _without(self.mutable_channels, mutable)
+            self.crossing_channels = _without(self.crossing_channels, mutable)
             self._attach()
 
     def clear(self) -> None:
         """Undo every registration."""
         self._detach()
-        self.mutable_channels = {}
+        self.mutable_channels, self.crossing_channels = {}, {}
         self._sel = None
 
     def register_concatenation(self, mutables: Sequence[BaseMutableChannel], start: int = 0) -> None:
@@ -179,7 +198,7 @@ class MutableChannelContainer:
 
     def _mirrored(self) -> BaseMutableChannel | None:
         """The mutable that this container is, if it is one and nothing else."""
-        mutable = self.mutable_channels.get((0, self.num_channels))
+        mutable = None if self.crossing_channels else self.mutable_channels.get((0, self.num_channels))
         return mutable if mutable is not None and mutable.root is mutable else None
 
     def _attach(self) -> None:
@@ -189,31 +208,37 @@ class MutableChannelContainer:
             # a copied mutable may not have its own state yet
             mirrored.__dict__.setdefault("_mirrors", []).append(self)
         else:
-            for root in {id(m.root): m.root for m in self.mutable_channels.values()}.values():
+            for root in {id(m.root): m.root for m in self.mutables}.values():
                 root.__dict__.setdefault("_dependents", []).append(self)
         self._sel = STALE
 
     def _detach(self) -> None:
-        for mutable in self.mutable_channels.values():
+        for mutable in self.mutables:
             for name in ("_mirrors", "_dependents"):
                 containers = mutable.root.__dict__.get(name)
                 if containers:
                     containers[:] = [other for other in containers if other is not self]
 
     def _resolve(self) -> Selection:
-        if len(self.mutable_channels) == 1:
-            ((tile, mutable),) = self.mutable_channels.items()
+        selection = self._decided(self.mutable_channels)
+        if self.crossing_channels:
+            selection = _crossed(selection, self._decided(self.crossing_channels), self.num_channels)
+        if isinstance(selection, IndexSelection) and not len(selection):
+            raise ChoiceError(f"none of the {self.num_channels} channels of this side is kept")
+        return selection
+
+    def _decided(self, tiling: Tiling) -> Selection:
+        """What is active by one of the tilings."""
+        if len(tiling) == 1:
+            ((tile, mutable),) = tiling.items()
             if tile == (0, self.num_channels):
                 return mutable.selection
-        joined = _joined(self._runs(), self.num_channels)
-        if isinstance(joined, IndexSelection) and not len(joined):
-            raise ChoiceError(f"none of the {self.num_channels} channels of this side is kept")
-        return joined
+        return _joined(self._runs(tiling), self.num_channels)
 
-    def _runs(self) -> list[Run]:
+    def _runs(self, tiling: Tiling) -> list[Run]:
         """The active channels in order, runs that touch merged."""
         runs: list[Run] = []
-        for start, end, selection in self._tiles():
+        for start, end, selection in self._tiles(tiling):
             if isinstance(selection, IndexSelection):
                 runs.append((start, selection))
                 continue
@@ -224,10 +249,10 @@ class MutableChannelContainer:
                 runs.append((start, stop))
         return runs
 
-    def _tiles(self) -> Iterator[tuple[int, int, Selection]]:
+    def _tiles(self, tiling: Tiling) -> Iterator[tuple[int, int, Selection]]:
         """All channels as (start, end, selection), the ranges without a mutable included."""
         position = 0
-        for (start, end), mutable in self.mutable_channels.items():
+        for (start, end), mutable in tiling.items():
             if position < start:
                 yield position, start, None
             yield start, end, mutable.shown
@@ -239,15 +264,19 @@ class MutableChannelContainer:
         name = type(self).__name__
         return f"{name}(num_channels={self.num_channels}, activated_channels={self.activated_channels})"
 
-    def __getstate__(self) -> tuple[int, list[tuple[tuple[int, int], BaseMutableChannel]]]:
-        return self.num_channels, list(self.mutable_channels.items())
+    def __getstate__(self) -> tuple[Any, ...]:
+        return self.num_channels, list(self.mutable_channels.items()), list(self.crossing_channels.items())
 
-    def __setstate__(self, state: tuple[int, list[tuple[tuple[int, int], BaseMutableChannel]]]) -> None:
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
         self.num_channels = state[0]
-        self.mutable_channels = dict(state[1])
+        self.mutable_channels, self.crossing_channels = dict(state[1]), dict(state[2])
         self._sel = None
-        if self.mutable_channels:
+        if self.mutables:
             self._attach()
+
+
+def _without(tiling: Tiling, mutable: BaseMutableChannel) -> Tiling:
+    return {tile: other for tile, other in tiling.items() if other is not mutable}
 
 
 # A norm and the convolution after it have the same tiling and are read one after the other: they share one index, which
@@ -266,6 +295,17 @@ def _joined(runs: list[Run], num_channels: int) -> Selection:
         with torch.inference_mode(False):
             last = _last = (runs, num_channels, from_index(_index(runs), num_channels))
     return last[2]
+
+
+def _crossed(one: Selection, other: Selection, num_channels: int) -> Selection:
+    """What is in both."""
+    if one is None or other is None:
+        return other if one is None else one
+    if isinstance(one, int) and isinstance(other, int):
+        return min(one, other)
+    with torch.inference_mode(False):
+        both = as_mask(one, num_channels) & as_mask(other, num_channels)
+        return from_index(both.nonzero().flatten(), num_channels)
 
 
 def _index(runs: list[Run]) -> Tensor:

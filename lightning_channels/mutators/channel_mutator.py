@@ -10,6 +10,7 @@ from torch import nn
 
 from lightning_channels._plain import to_plain
 from lightning_channels.errors import ChoiceError, ConfigError, PrepareError, did_you_mean
+from lightning_channels.eval_caches import forget, keepers
 from lightning_channels.mutables import batch_update
 from lightning_channels.mutators import structure
 from lightning_channels.mutators.attention_report import AttentionUnits
@@ -79,6 +80,7 @@ class ChannelMutator:
         self._expected: dict[str, Any] = {}
         self._unruled: tuple[OpReport, ...] = ()
         self._attentions: tuple[AttentionUnits, ...] = ()
+        self._keepers: list[nn.Module] = []
         self.proof_record = ProofRecord()
         self.macs: dict[str, int] = {}
 
@@ -137,6 +139,10 @@ class ChannelMutator:
             release(model, attached, found.before)
             raise
         self._model, self._fingerprint, self.macs = model, fingerprint, found.macs
+        self._keepers = keepers(model)
+        for unit in found.units if self._keepers else ():
+            unit._changed = self.widths_changed
+        self.widths_changed()
         self._before = found.before
         self.proof_record, self._unruled, self._attentions = record, found.unruled, found.attentions
         model.__dict__[MUTATOR] = self
@@ -161,6 +167,8 @@ class ChannelMutator:
         release(model, units, self._before)
         model.__dict__.pop(MUTATOR, None)
         self._units = self._model = None
+        self.widths_changed()
+        self._keepers = []
         self._fingerprint, self.macs, self._before = {}, {}, []
         return model
 
@@ -232,6 +240,14 @@ class ChannelMutator:
         with batch_update():
             for unit, number in numbers:
                 unit.keep_first(number)
+        self.widths_changed()
+
+    def widths_changed(self) -> None:
+        """Let the model forget what it computed in eval mode at other widths, such as position biases that it keeps.
+
+        A mutator's and its units' methods do that themselves; it is needed where a mutable was set.
+        """
+        forget(self._keepers)
 
     @property
     def current_choices(self) -> dict[str, int | float]:

@@ -16,6 +16,7 @@ from lightning_channels.errors import ConfigError, PrepareError, StructureError,
 from lightning_channels.mutables import BaseMutableChannel
 from lightning_channels.mutators.agreement import agreeing
 from lightning_channels.mutators.attention_report import AttentionUnits, attention_units
+from lightning_channels.mutators.head_size import HeadSizes
 from lightning_channels.mutators.proof import Proof, ProofRecord
 from lightning_channels.mutators.report import OpReport, unruled_ops
 from lightning_channels.mutators.unit_config import UnitConfig
@@ -146,11 +147,13 @@ def find_units(
         return _from_config(config, parse_cfg, model)
     graph = tracer.trace(model, example_inputs)
     units = []
+    sizes = HeadSizes(graph, config)
     for group in graph.groups:
-        arguments = config.default_args  # which may not fit a unit that has arguments of its own
+        name, arguments = "", config.default_args  # which may not fit a unit that has arguments of its own
         if config.units:
-            arguments = config.args_of(MutableChannelUnit.init_from_group(group, {}).name)
-        units.append(config.unit_class.init_from_group(group, arguments))
+            name = MutableChannelUnit.init_from_group(group, {}).name
+            arguments = config.args_of(name)
+        units.append(config.unit_class.init_from_group(group, {**arguments, **sizes.arguments(group, name)}))
     config.check_names(unit.name for unit in units)
     macs: dict[str, int] = {}
     for cost in graph.walk.costs:

@@ -147,7 +147,7 @@ def unruled_ops(graph: ModuleGraph, units: list[MutableChannelUnit]) -> tuple[Op
     for labels, pin in graph.walk.labels.pins:
         place = (pin.op, pin.module)
         if place in names:
-            classes = torch.unique(graph.solution.root[labels.long()]).tolist()
+            classes = torch.unique(torch.cat(graph.classes_of(labels))).tolist()
             names[place] |= dict.fromkeys(owner[c] for c in classes if c in owner)
     return tuple(OpReport(*place, lines[place], tuple(found)) for place, found in names.items())
 

@@ -102,6 +102,7 @@ class SlimmableChannelMutator(ChannelMutator):
         with batch_update():
             for unit in self._slimmable_units:
                 unit.current_candidate = subnet
+        self.widths_changed()
 
     @property
     def _slimmable_units(self) -> list[SlimmableChannelUnit]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -13,7 +13,7 @@ from lightning_channels.tracing.program import Op, Ref
 from lightning_channels.tracing.rules.attention import KERNELS
 from lightning_channels.tracing.walk import Walk
 
-__all__ = ["Attention", "find_attentions"]
+__all__ = ["Attention", "find_attentions", "places_in_heads"]
 
 _PRODUCTS = {"bmm": 0, "baddbmm": 1}
 """Operator → which argument holds the queries."""
@@ -51,16 +51,31 @@ def find_attentions(graph: ModuleGraph) -> list[Attention]:
     return list(found.values())
 
 
+def places_in_heads(graph: ModuleGraph) -> set[int]:
+    """The classes that decide about places in heads: of queries, of keys and of values."""
+    found: set[int] = set()
+    for op in graph.walk.program.ops:
+        for operand in _operands(graph.walk, op):
+            attention = _attention(graph, op.module, operand)
+            if attention is not None and attention.heads > 1:
+                found.update(attention.dim_classes or ())
+    return found
+
+
 def _queries(walk: Walk, op: Op) -> Ref | None:
     """What an operator multiplies with keys, if it does that."""
+    return next(iter(_operands(walk, op)), None)
+
+
+def _operands(walk: Walk, op: Op) -> list[Ref]:
+    """Queries, keys and values of an operator that multiplies activations, as far as it has them."""
     if op.name in KERNELS:
-        query: Ref = op.args[0]
-        return query
+        return list(op.args[:3])
     if op.name not in _PRODUCTS:
-        return None
+        return []
     first = _PRODUCTS[op.name]
     operands = op.args[first : first + 2]
-    return None if any(ref.id in walk.weights for ref in operands) else operands[0]
+    return [] if any(ref.id in walk.weights for ref in operands) else list(operands)
 
 
 def _attention(graph: ModuleGraph, module: str, ref: Ref) -> Attention | None:
@@ -77,16 +92,13 @@ def _attention(graph: ModuleGraph, module: str, ref: Ref) -> Attention | None:
     full = labels.expand([n if d < rank - 2 else labels.shape[d] for d, n in enumerate(shape)])
     rows = full.movedim(place, -1).reshape(-1, shape[place])
     rows = rows[_first_of_each(rows[:, 0])]
-    classes = graph.solution.root[rows.long()]
-    by_head = bool((classes == classes[:, :1]).all())
-    by_dim = bool((classes == classes[:1]).all())
-    return Attention(
-        module,
-        len(rows),
-        shape[place],
-        classes[:, 0].tolist() if by_head else None,
-        classes[0].tolist() if by_dim and not by_head else None,
-    )
+    attention = Attention(module, len(rows), shape[place], None, None)
+    for classes in graph.classes_of(rows):
+        if bool((classes == classes[:, :1]).all()):
+            attention = replace(attention, head_classes=attention.head_classes or classes[:, 0].tolist())
+        elif bool((classes == classes[:1]).all()):
+            attention = replace(attention, dim_classes=attention.dim_classes or classes[0].tolist())
+    return attention
 
 
 def _first_of_each(values: Tensor) -> Tensor:

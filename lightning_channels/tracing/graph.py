@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from lightning_channels._modules import named_tensors_of, unchanging
 from lightning_channels._plain import is_int
 from lightning_channels.errors import ConfigError, PrepareError
 from lightning_channels.registry import TRACERS
-from lightning_channels.tracing.grouping import Group, group_sides
-from lightning_channels.tracing.joining import join
-from lightning_channels.tracing.labels import Pin
+from lightning_channels.tracing.grouping import Group
+from lightning_channels.tracing.policy import find_groups
 from lightning_channels.tracing.preserving import paused_gc
 from lightning_channels.tracing.program import Program
 from lightning_channels.tracing.recording import Recording, record_modes
 from lightning_channels.tracing.running import ExampleInputs, check_inputs, default_inputs
-from lightning_channels.tracing.sides import disagreeing_sides, find_sides, pin_refused
-from lightning_channels.tracing.sizes import Attributes
-from lightning_channels.tracing.solver import ATTENTION, Attention, Solution, extend, solve
+from lightning_channels.tracing.sides import find_sides, pin_refused
+from lightning_channels.tracing.solver import ATTENTION, Attention, Solution
 from lightning_channels.tracing.walk import Walk, walk
 
 __all__ = ["ForwardTracer", "ModuleGraph", "Tracer"]
@@ -35,8 +34,10 @@ class ModuleGraph:
         training_error: Why there is no ``training``.
         walk: Labels of every tensor in it.
         solution: Classes of the labels.
+        roots: Label → class, once, or twice where heads and the places in them may go apart from each other: the second
+            ones are numbered on from the first.
         groups: Channels that can only change together, in the order of their modules.
-        attention: What may go of an attention: ``"heads"``, or ``"dims"`` within them.
+        attention: What may go of an attention: ``"heads"``, ``"dims"`` within them, or ``"both"``.
     """
 
     def __init__(
@@ -55,25 +56,30 @@ class ModuleGraph:
         self.walk: Walk = walk(program, training)
         refused = pin_refused(model, self.walk)
         sides = find_sides(model, self.walk, refused)
-        walks = [w for w in self.walks if not w.is_repetition]
-        attributes = Attributes(model, walks)
-        solution = solve(self.walk.labels, attention)
-        if join(model, walks, solution):
-            solution = extend(self.walk.labels, solution)
-        if attributes.join(self.walk.labels, solution):
-            solution = extend(self.walk.labels, solution)
-        for side in disagreeing_sides(sides, solution.root):
-            reason = Pin(f"the tensors of {side.module}'s {side.key} belong to different channels")
-            self.walk.labels.pin(side.labels, reason)
-            solution = extend(self.walk.labels, solution)
-        self.solution: Solution = solution
-        self.groups: list[Group] = group_sides(sides, solution)
-        attributes.give(solution, self.groups)
+        solutions, groups = find_groups(model, self.walks, sides, attention)
+        self.solution: Solution = solutions[0]
+        self.roots: list[Tensor] = [s.root + number * len(s.root) for number, s in enumerate(solutions)]
+        self.groups: list[Group] = groups
 
     @property
     def walks(self) -> list[Walk]:
         """The walks through the recorded programs: eval mode's, and train mode's where it was recorded."""
         return [self.walk] if self.walk.training is None else [self.walk, self.walk.training]
+
+    def classes_of(self, labels: Tensor) -> list[Tensor]:
+        """Classes of labels, once for each of :attr:`roots`."""
+        return [root[labels.long()] for root in self.roots]
+
+    def left(self, dropped: Iterable[Tensor]) -> Tensor:
+        """Which labels are left, a boolean for each.
+
+        Args:
+            dropped: Classes (see :attr:`Group.classes`) that are left out.
+        """
+        gone = torch.zeros(sum(map(len, self.roots)), dtype=torch.bool)
+        for classes in dropped:
+            gone[classes] = True
+        return ~torch.stack([gone[root] for root in self.roots]).any(0)
 
     @property
     def unruled(self) -> list[tuple[str, str]]:
@@ -98,8 +104,8 @@ class Tracer:
 
     Args:
         input_shape: Shape of the random images that are used where no example inputs are given.
-        attention: What may go of an attention: whole ``"heads"``, which changes nothing for the others, or ``"dims"``,
-            the same places in each of its heads.
+        attention: What may go of an attention: whole ``"heads"``, which changes nothing for the others; ``"dims"``, the
+            same places in each of its heads; or ``"both"``, apart from each other.
 
     Raises:
         ConfigError: If ``input_shape`` isn't a sequence of positive integers, or ``attention`` isn't one of these.
@@ -159,8 +165,8 @@ class ForwardTracer(Tracer):
 
     Args:
         input_shape: Shape of the random images that are used where no example inputs are given.
-        attention: What may go of an attention: whole ``"heads"``, which changes nothing for the others, or ``"dims"``,
-            the same places in each of its heads.
+        attention: What may go of an attention: whole ``"heads"``, which changes nothing for the others; ``"dims"``, the
+            same places in each of its heads; or ``"both"``, apart from each other.
 
     Raises:
         ConfigError: If ``input_shape`` isn't a sequence of positive integers, or ``attention`` isn't one of these.

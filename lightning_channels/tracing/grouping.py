@@ -51,6 +51,7 @@ class Group:
         attributes: Where integer attributes of modules count them.
         pin: Why they can't change, if they can't.
         inexact: Why dropping some changes the result for the others, if it does.
+        crossing: Whether the channels are another group's as well: that one's are heads, and these the places in each.
     """
 
     num_channels: int
@@ -60,6 +61,7 @@ class Group:
     attributes: list[Run] = field(default_factory=list)
     pin: Pin | None = None
     inexact: str | None = None
+    crossing: bool = False
 
 
 _SINGLE = Pin("its channels can only be kept or dropped all together")

@@ -18,7 +18,7 @@ from lightning_channels.tracing.walk import Walk
 __all__ = ["join"]
 
 
-def join(model: nn.Module, walks: Sequence[Walk], solution: Solution) -> bool:
+def join(model: nn.Module, walks: Sequence[Walk], solution: Solution, in_place: bool = False) -> bool:
     """Unite labels, place by place, where the number of one set of channels is that of another.
 
     Any pairing would do to keep the numbers equal. This one keeps whole heads together with as many neighbouring
@@ -28,6 +28,8 @@ def join(model: nn.Module, walks: Sequence[Walk], solution: Solution) -> bool:
         model: The traced model.
         walks: Of its programs.
         solution: Classes of the labels so far.
+        in_place: Whether to leave channels that are all free in their order, so that those of an embedding are paired
+            with heads and with the places in them alike.
 
     Returns:
         Whether labels were united, so that the classes must be found again.
@@ -40,7 +42,8 @@ def join(model: nn.Module, walks: Sequence[Walk], solution: Solution) -> bool:
         if bool((a == a[:1]).all()) or bool((b == b[:1]).all()) or _are_same(a, b):
             continue  # no channels lie along one of them after all, or the same ones along both
         joined = True
-        rows, others = rows[_by_class(a)], others[_by_class(b)]
+        if not (in_place and (_are_free(a) or _are_free(b))):
+            rows, others = rows[_by_class(a)], others[_by_class(b)]
         if rows.shape[1] == others.shape[1] or 1 in (rows.shape[1], others.shape[1]):
             labels.unite(rows, others)
         else:
@@ -56,6 +59,10 @@ def _are_same(a: Tensor, b: Tensor) -> bool:
             return False
         a, b = a[:, :1], b[:, :1]
     return torch.equal(a.sort(0).values, b.sort(0).values)
+
+
+def _are_free(classes: Tensor) -> bool:
+    return len(classes[:, 0].unique()) == len(classes)
 
 
 def _by_class(classes: Tensor) -> Tensor:

@@ -14,6 +14,7 @@ import math
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -117,6 +118,14 @@ class Labels:
         self.conditions: list[Condition] = []
         self.rectangles: list[Rectangle] = []
         self.inexact: list[tuple[Tensor, str]] = []
+
+    def facts(self) -> tuple[list[Any], ...]:
+        """What was collected so far, for :meth:`put_back`: solving adds to it."""
+        return [*self.edges], [*self.pins], [*self.conditions], [*self.rectangles], [*self.inexact]
+
+    def put_back(self, facts: tuple[list[Any], ...]) -> None:
+        """Go back to what had been collected."""
+        self.edges, self.pins, self.conditions, self.rectangles, self.inexact = map(list, facts)
 
     def fresh(self, shape: Sequence[int]) -> Tensor:
         """New labels, one per element of ``shape``."""

@@ -84,10 +84,7 @@ class Replay:
         self._slices = _Slices()
         self._masks_of_maps: dict[tuple[int, int], Tensor | None] = {}
         if twin is None:
-            dead = torch.zeros_like(graph.solution.pinned)
-            for classes in dropped:
-                dead[classes] = True
-            self._alive = ~dead[graph.solution.root]
+            self._alive = graph.left(dropped)
             self._whole = bool(self._alive.all())
             self._left, self._places = walk.labels.places(self._alive)
         else:

@@ -40,7 +40,8 @@ def _candidates(walk: Walk, op: Op) -> list[tuple[Ref, int, float]]:
     found = []
     for ref in (op.args[0], *_multiplied(walk, op.args[0])):
         shape, maps = walk.shape(ref), walk.maps.get(ref.id, ())
-        for dim in sorted({dim for labels in maps for dim in varying(labels)}):
+        # heads come before the places in them, and it is these that code scales by, should they be as many
+        for dim in sorted({dim for labels in maps for dim in varying(labels)}, reverse=True):
             power = _power(op.args[1], shape[dim])
             if power is not None:
                 found.append((ref, dim, power))

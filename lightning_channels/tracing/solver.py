@@ -10,11 +10,14 @@ from torch import Tensor
 
 from lightning_channels.tracing.labels import ALWAYS, Condition, Labels, Pin, Rectangle
 
-__all__ = ["ATTENTION", "Attention", "Solution", "extend", "solve"]
+__all__ = ["ATTENTION", "Attention", "Policy", "Solution", "extend", "solve"]
 
-Attention = Literal["heads", "dims"]
-ATTENTION: tuple[Attention, ...] = get_args(Attention)
+Policy = Literal["heads", "dims"]
 """What can go of a product of activations that runs in several heads: whole heads, or the same places of each."""
+
+Attention = Literal["heads", "dims", "both"]
+ATTENTION: tuple[Attention, ...] = get_args(Attention)
+"""The policies, and both of them apart from each other."""
 
 _PRODUCTS = 2  # conditions of at most this priority come from such products
 
@@ -76,16 +79,16 @@ class _Components:
             a, b = self.root[low], self.root[high]
 
 
-def solve(labels: Labels, attention: Attention = "heads") -> Solution:
+def solve(labels: Labels, policy: Policy = "heads") -> Solution:
     """Find the classes of a walked program's labels.
 
     Args:
         labels: What the rules collected. Edges that conditions and rectangles turn into are added to it.
-        attention: What is left free where the code allows for either.
+        policy: What is left free where the code allows for either.
     """
     _separate_always(labels)
     components = _Components(labels)
-    return _finish(labels, components, _decide_conditions(labels, components, attention))
+    return _finish(labels, components, _decide_conditions(labels, components, policy))
 
 
 def extend(labels: Labels, solution: Solution) -> Solution:
@@ -142,7 +145,7 @@ def _pinned(labels: Labels, root: Tensor) -> Tensor:
     return pinned
 
 
-def _decide_conditions(labels: Labels, components: _Components, attention: Attention) -> Tensor:
+def _decide_conditions(labels: Labels, components: _Components, policy: Policy) -> Tensor:
     """Decide each condition as soon as its classes allow; where none does, by priority."""
     waiting = list(labels.conditions)
     while waiting:
@@ -153,7 +156,7 @@ def _decide_conditions(labels: Labels, components: _Components, attention: Atten
             first = min(c.priority for c in left)
             for c in left:
                 if c.priority == first:  # whole rows stay or go, or the same places of all rows
-                    by_place = attention == "dims" and first <= _PRODUCTS
+                    by_place = policy == "dims" and first <= _PRODUCTS
                     _unite(labels, c.wide, c.wide[:1] if by_place else c.wide[:, :1])
         waiting = left
     return _pinned(labels, components.update())

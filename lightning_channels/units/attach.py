@@ -83,11 +83,12 @@ def attach(model: nn.Module, channels: Sequence[Channel], mutable: BaseMutableCh
             bare = {} if channel.tensor is None else {channel.tensor: [channel.dim]}
             make_dynamic(module, bare, () if channel.attribute is None else (channel.attribute,))
             container = container_of(module, channel.is_output_channel, _key(module, channel))
-            tile = container.mutable_channels.get((channel.start, channel.end))
+            tiling = container.crossing_channels if channel.crossing else container.mutable_channels
+            tile = tiling.get((channel.start, channel.end))
             if tile is not None and tile.root is mutable:
                 continue  # a norm's one side stands in both lists
             try:
-                container.register_mutable(_on_side(mutable, channel), channel.start, channel.end)
+                container.register_mutable(_on_side(mutable, channel), channel.start, channel.end, channel.crossing)
             except ConfigError as error:
                 raise ConfigError(f"unit {mutable.name!r} can't have {channel!r}: {error}") from error
     except BaseException:
@@ -111,7 +112,7 @@ def detach(model: nn.Module, channels: Sequence[Channel], mutable: BaseMutableCh
         if not is_dynamic(module):
             continue
         for container in containers(module).values():
-            for tile in [tile for tile in container.mutable_channels.values() if tile.root is mutable]:
+            for tile in [tile for tile in container.mutables if tile.root is mutable]:
                 container.unregister(tile)
-        if not any(container.mutable_channels for container in containers(module).values()):
+        if not any(container.mutables for container in containers(module).values()):
             restore(module)

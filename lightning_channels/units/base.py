@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from torch import Tensor, nn
@@ -74,6 +74,7 @@ class MutableChannelUnit:
         self.reduced = False
         self.reason: str | None = None
         self._name: str | None = None
+        self._changed: Callable[[], None] | None = None  # of the mutator, where the model keeps what widths decide
 
     # --- identity ----------------------------------------------------------------------------------------------------
 
@@ -211,6 +212,8 @@ class MutableChannelUnit:
     @current_choice.setter
     def current_choice(self, choice: int | float) -> None:
         self.keep_first(self.check_choice(choice))
+        if self._changed is not None:
+            self._changed()
 
     def number_of(self, choice: int | float) -> int:
         """The number of channels that a choice stands for, rounded to what the constraints allow.
@@ -303,6 +306,8 @@ class MutableChannelUnit:
         if not self.can_change and probe.activated_channels != self.num_channels:
             raise ChoiceError(f"unit {self.name!r} can't change ({self.why_not()})")
         self.mutable_channel.keep(channels)
+        if self._changed is not None:
+            self._changed()
 
     # --- the model ---------------------------------------------------------------------------------------------------
 

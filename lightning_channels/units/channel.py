@@ -11,7 +11,7 @@ from lightning_channels.errors import ConfigError, check_keys
 
 __all__ = ["Channel", "num_channels_in"]
 
-_KEYS = ("name", "start", "end", "expand_ratio", "is_output_channel", "index", "tensor", "dim", "attribute")
+_KEYS = ("name", "start", "end", "expand_ratio", "is_output_channel", "index", "tensor", "dim", "attribute", "crossing")
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +30,8 @@ class Channel:
             module.
         dim: The dim of ``tensor``.
         attribute: Key of an integer attribute that counts the channels, such as ``"num_heads"`` or ``"splits[0]"``.
+        crossing: Whether another unit decides about the same positions as well: the one about an attention's heads, and
+            this one about the places in each.
     """
 
     name: str
@@ -41,6 +43,7 @@ class Channel:
     tensor: str | None = None
     dim: int = 0
     attribute: str | None = None
+    crossing: bool = False
 
     @property
     def num_channels(self) -> int:
@@ -75,6 +78,8 @@ class Channel:
             template |= {"tensor": self.tensor, "dim": self.dim}
         if self.attribute is not None:
             template["attribute"] = self.attribute
+        if self.crossing:
+            template["crossing"] = True
         return template
 
     @classmethod
@@ -108,6 +113,7 @@ class Channel:
             tensor=None if tensor is None else str(tensor),
             dim=dim,
             attribute=None if attribute is None else str(attribute),
+            crossing=bool(config.get("crossing", False)),
         )
         channel._check(num_channels)
         return channel

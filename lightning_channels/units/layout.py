@@ -24,16 +24,17 @@ def fill_from_group(unit: MutableChannelUnit, group: Group) -> None:
     for run in group.runs:
         tensor, dim = run.side.bare or (None, 0)
         index = None if run.index is None else tuple(run.index)
-        channel = Channel(run.side.module, run.start, run.end, True, run.expand_ratio, index, tensor, dim)
+        channel = Channel(
+            run.side.module, run.start, run.end, True, run.expand_ratio, index, tensor, dim, crossing=group.crossing
+        )
         if run.side.is_output:
             unit.output_related.append(channel)
         if run.side.is_input:
             unit.input_related.append(dataclasses.replace(channel, is_output_channel=False))
     for run in group.attributes:
         index = None if run.index is None else tuple(run.index)
-        unit.attributes.append(
-            Channel(run.side.module, run.start, run.end, False, run.expand_ratio, index, attribute=run.side.key)
-        )
+        channel = Channel(run.side.module, run.start, run.end, False, run.expand_ratio, index)
+        unit.attributes.append(dataclasses.replace(channel, attribute=run.side.key, crossing=group.crossing))
     unit.groups = group.tile
     unit.reduced = group.pin is None and group.inexact is not None and not unit.input_related
     unit.exact, unit.inexact = group.inexact is None, group.inexact

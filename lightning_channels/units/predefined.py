@@ -72,10 +72,11 @@ def predefined_groups(model: nn.Module) -> list[PredefinedGroup]:
         )
     for name, module in dynamic:
         for side, container in containers(module).items():
-            for (start, end), mutable in container.mutable_channels.items():
-                group = found.setdefault(id(mutable.root), PredefinedGroup(mutable.root))
-                _add(group, name, module, side, (start, end), mutable)
-                _constrain(group, name, module, side, (start, end), mutable)
+            for crossing, tiling in enumerate((container.mutable_channels, container.crossing_channels)):
+                for tile, mutable in tiling.items():
+                    group = found.setdefault(id(mutable.root), PredefinedGroup(mutable.root))
+                    _add(group, name, module, side, tile, mutable, bool(crossing))
+                    _constrain(group, name, module, side, tile, mutable)
         _check_depthwise(found, name, module)
     if not found:
         raise PrepareError(
@@ -86,7 +87,13 @@ def predefined_groups(model: nn.Module) -> list[PredefinedGroup]:
 
 
 def _add(
-    group: PredefinedGroup, name: str, module: nn.Module, side: str, tile: tuple[int, int], mutable: BaseMutableChannel
+    group: PredefinedGroup,
+    name: str,
+    module: nn.Module,
+    side: str,
+    tile: tuple[int, int],
+    mutable: BaseMutableChannel,
+    crossing: bool,
 ) -> None:
     ratio, index = 1, None
     if isinstance(mutable, DerivedMutableChannel):
@@ -98,11 +105,11 @@ def _add(
         tensor, dim = bare.get(side, (None, 0))
         role = role or Side(True, True)  # a bare tensor lies between input and output, like a norm's
         if role.is_output:
-            group.output_related.append(Channel(name, *tile, True, ratio, index, tensor, dim))
+            group.output_related.append(Channel(name, *tile, True, ratio, index, tensor, dim, crossing=crossing))
         if role.is_input:
-            group.input_related.append(Channel(name, *tile, False, ratio, index, tensor, dim))
+            group.input_related.append(Channel(name, *tile, False, ratio, index, tensor, dim, crossing=crossing))
     else:
-        group.attributes.append(Channel(name, *tile, False, ratio, index, attribute=side))
+        group.attributes.append(Channel(name, *tile, False, ratio, index, attribute=side, crossing=crossing))
 
 
 def _bare_tensors(module: nn.Module) -> dict[str, tuple[str, int]]:
@@ -139,7 +146,7 @@ def _check_depthwise(found: dict[int, PredefinedGroup], name: str, module: nn.Mo
     spec = spec_of(module)
     if spec is None or spec.groups is None or not spec.groups.strict or not is_depthwise(module, spec):
         return
-    roots = [[id(m.root) for m in containers(module)[side].mutable_channels.values()] for side in spec.sides]
+    roots = [[id(m.root) for m in containers(module)[side].mutables] for side in spec.sides]
     if roots[0] != roots[1]:
         for root in {*roots[0], *roots[1]}:
             found[root].reason = f"{name or 'the model'} is depthwise, and its two sides are not the same mutables'"

@@ -134,7 +134,7 @@ class SlimmableChannelUnit(OneShotMutableChannelUnit):
     def _check_shared(self, name: str, norm: nn.Module) -> None:
         """Refuse a norm over several units' channels whose candidates don't correspond."""
         for container in containers(norm).values() if is_dynamic(norm) else ():
-            for mutable in container.mutable_channels.values():
+            for mutable in container.mutables:
                 other = mutable.root.owner
                 if isinstance(other, SlimmableChannelUnit) and len(other._numbers) != len(self._numbers):
                     raise ConfigError(

@@ -236,6 +236,83 @@ def test_a_concatenation_on_a_dynamic_op() -> None:
     assert torch.equal(linear.weight, linear._parameters["weight"][:, [0, 1, 2, 3, 7, 8, 9]])
 
 
+def crossed() -> tuple[MutableChannelContainer, SquentialMutableChannel, SquentialMutableChannel]:
+    """Three heads of four places each, and who decides about the one and the other."""
+    heads, places = SquentialMutableChannel(3), SquentialMutableChannel(4)
+    container = MutableChannelContainer(12)
+    container.register_mutable(DerivedMutableChannel(places, [0, 1, 2, 3] * 3), crossing=True)
+    container.register_mutable(heads.expand_mutable_channel(4))
+    return container, heads, places
+
+
+def test_a_channel_is_kept_where_both_tilings_keep_it() -> None:
+    container, heads, places = crossed()
+    assert container.sel is None
+    heads.current_choice = 2
+    assert container.sel == 8
+    places.keep([0, 3])
+    assert container.kept.tolist() == [0, 3, 4, 7]
+    heads.keep([0, 2])
+    assert container.kept.tolist() == [0, 3, 8, 11]
+    heads.current_choice = 3
+    assert container.kept.tolist() == [0, 3, 4, 7, 8, 11]
+    places.current_choice = 4
+    assert container.sel is None
+
+
+def test_a_crossing_mutable_comes_to_one_that_is_the_whole_side_and_goes_again() -> None:
+    own, other = SquentialMutableChannel(6), SimpleMutableChannel(6)
+    container = MutableChannelContainer(6)
+    container.register_mutable(own)
+    container.register_mutable(other, crossing=True)
+    own.current_choice, other.current_choice = 4, [False, True, True, True, True, True]
+    assert container.kept.tolist() == [1, 2, 3]
+    own.current_choice = 2
+    assert container.kept.tolist() == [1]
+    container.unregister(other)
+    own.current_choice = 5
+    other.keep(1)
+    assert container.sel == 5
+    container.register_mutable(other, crossing=True)
+    container.unregister(own)
+    own.current_choice = 1
+    other.keep(3)
+    assert container.sel == 3
+    container.clear()
+    assert container.sel is None
+    assert container.mutables == []
+
+
+def test_tilings_that_have_nothing_in_common_are_an_error() -> None:
+    own, other = SimpleMutableChannel(4), SimpleMutableChannel(4)
+    container = MutableChannelContainer(4)
+    container.register_mutable(own)
+    container.register_mutable(other, crossing=True)
+    own.keep([0, 1])
+    other.keep([2, 3])
+    with pytest.raises(ChoiceError, match="none of the 4 channels of this side is kept"):
+        _ = container.sel
+
+
+def test_each_tiling_has_its_own_ranges() -> None:
+    container = MutableChannelContainer(8)
+    container.register_mutable(SquentialMutableChannel(4), 0, 4)
+    container.register_mutable(SquentialMutableChannel(4), 2, 6, crossing=True)
+    with pytest.raises(ConfigError, match=r"the range \(5, 8\) overlaps \(2, 6\)"):
+        container.register_mutable(SquentialMutableChannel(3), 5, 8, crossing=True)
+    assert list(container.mutable_channels) == [(0, 4)]
+    assert list(container.crossing_channels) == [(2, 6)]
+
+
+def test_a_copy_keeps_both_tilings() -> None:
+    container, heads, places = crossed()
+    (twin, twin_heads, _), (_, again, _) = copy.deepcopy((container, heads, places)), (container, heads, places)
+    twin_heads.current_choice = 1
+    assert (twin.activated_channels, container.activated_channels) == (4, 12)
+    again.current_choice, places.current_choice = 2, 3
+    assert (twin.activated_channels, container.activated_channels) == (4, 6)
+
+
 def test_a_failed_batch_update_changes_nothing() -> None:
     first, second = SquentialMutableChannel(8), SquentialMutableChannel(8)
     container = MutableChannelContainer(16)

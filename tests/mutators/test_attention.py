@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+import json
+import pickle
 from typing import Any
 
 import pytest
@@ -10,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.testing import assert_close
 
-from lightning_channels import BackwardTracer, ChannelMutator, ForwardTracer
+from lightning_channels import BackwardTracer, ChannelMutator, ForwardTracer, MutableChannelUnit, export_subnet
 from lightning_channels.errors import ConfigError
 from lightning_channels.tracing.attentions import find_attentions
 
@@ -60,9 +63,15 @@ def prepared(model: nn.Module, attention: str) -> ChannelMutator:
     return mutator
 
 
+def unit_of(mutator: ChannelMutator, side: str) -> MutableChannelUnit:
+    """The unit that decides about an output; with ``+`` the one that crosses it."""
+    place = side.rstrip("+"), side.endswith("+")
+    return next(u for u in mutator.mutable_units if any((c.name, c.crossing) == place for c in u.output_related))
+
+
 def shape_of_unit(mutator: ChannelMutator, side: str) -> tuple[int, int]:
     """Channels of the unit that decides about an output, and in how many equal tiles."""
-    unit = next(u for u in mutator.mutable_units if any(c.name == side for c in u.output_related))
+    unit = unit_of(mutator, side)
     return unit.num_channels, unit.groups
 
 
@@ -71,8 +80,10 @@ def shape_of_unit(mutator: ChannelMutator, side: str) -> tuple[int, int]:
     [
         (Apart, "heads", {"embed": (10, 1), "qkv": (3, 1)}),
         (Apart, "dims", {"embed": (10, 1), "qkv": (12, 3)}),
+        (Apart, "both", {"embed": (10, 1), "qkv": (3, 1), "qkv+": (12, 3)}),
         (Joint, "heads", {"embed": (3, 1), "qkv": (3, 1)}),
         (Joint, "dims", {"embed": (4, 1), "qkv": (4, 1)}),
+        (Joint, "both", {"embed": (3, 1), "embed+": (12, 3), "qkv": (3, 1), "qkv+": (12, 3)}),
     ],
 )
 def test_what_may_go(make: type[nn.Module], attention: str, expected: dict[str, tuple[int, int]]) -> None:
@@ -146,11 +157,11 @@ def test_single_heads_and_fused_kernels_are_counted() -> None:
 
 @pytest.mark.parametrize("tracer", [ForwardTracer, BackwardTracer])
 def test_another_policy_is_an_error(tracer: type[ForwardTracer]) -> None:
-    with pytest.raises(ConfigError, match=r"attention must be one of 'heads', 'dims', got 'head'"):
+    with pytest.raises(ConfigError, match=r"attention must be one of 'heads', 'dims', 'both', got 'head'"):
         tracer(attention="head")  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("attention", ["heads", "dims"])
+@pytest.mark.parametrize("attention", ["heads", "dims", "both"])
 @pytest.mark.parametrize("make", [Apart, Joint])
 def test_both_tracers_find_the_same(make: type[nn.Module], attention: Any) -> None:
     names = []
@@ -165,3 +176,108 @@ def test_both_tracers_find_the_same(make: type[nn.Module], attention: Any) -> No
 def test_the_policy_is_part_of_the_template() -> None:
     template = prepared(Apart(), "dims").config_template()
     assert template["parse_cfg"]["attention"] == "dims"
+
+
+def by_hand(small: Any, x: Tensor, heads: int, dims: int) -> Tensor:
+    """What :class:`Apart` of these widths computes."""
+    x = F.linear(x, small.embed.weight, small.embed.bias)
+    q, k, v = F.linear(x, small.qkv.weight, small.qkv.bias).reshape(2, 5, 3, heads, dims).permute(2, 0, 3, 1, 4)
+    y = F.scaled_dot_product_attention(q, k, v, scale=4**-0.5).transpose(1, 2).reshape(2, 5, heads * dims)
+    return F.linear(x + F.linear(y, small.proj.weight, small.proj.bias), small.head.weight, small.head.bias).mean(1)
+
+
+def test_heads_and_dims_apart_from_each_other() -> None:
+    model = Apart()
+    mutator = prepared(model, "both")
+    heads, dims = unit_of(mutator, "qkv"), unit_of(mutator, "qkv+")
+    full = model.qkv._parameters["weight"]
+    assert full is not None
+    for kept_heads, kept_dims in (([0, 1], [0, 1, 2]), ([0, 2], [1, 3]), ([1], [0, 1, 2, 3]), ([0, 1, 2], [2])):
+        heads.keep(kept_heads)
+        dims.keep([4 * head + place for head in range(3) for place in kept_dims])
+        assert (model.num_heads, model.head_dim) == (len(kept_heads), len(kept_dims))
+        small: Any = export_subnet(model)
+        rows = [12 * part + 4 * head + place for part in range(3) for head in kept_heads for place in kept_dims]
+        assert_close(small.qkv.weight, full[rows])
+        assert_close(small(X), by_hand(small, X, len(kept_heads), len(kept_dims)))
+        assert_close(model(X), small(X))
+        (counts,) = mutator.report().attentions
+        assert (counts.active_heads, counts.active_head_dim) == (len(kept_heads), len(kept_dims))
+
+
+def test_a_single_head_and_a_single_place_are_left() -> None:
+    model = Apart()
+    mutator = prepared(model, "both")
+    mutator.set_choices(mutator.sample_choices("min"))
+    small: Any = export_subnet(model)
+    assert small.qkv.weight.shape == (3, 1)
+    assert_close(model(X), small(X))
+
+
+def test_crossing_units_come_back_from_a_template_without_a_tracer() -> None:
+    model = Apart()
+    mutator = prepared(model, "both")
+    mutator.set_choices({unit_of(mutator, "qkv").name: 2, unit_of(mutator, "qkv+").name: 6})
+    template = json.loads(json.dumps(mutator.config_template(with_channels=True, with_unit_init_args=True)))
+    template["parse_cfg"] = {"type": "Config"}
+    again = ChannelMutator(template["channel_unit_cfg"], template["parse_cfg"])
+    twin = Apart().double().eval()
+    twin.load_state_dict(model.state_dict())
+    again.prepare_from_supernet(twin)
+    assert again.current_choices == mutator.current_choices
+    assert_close(twin(X), model(X))
+    channels = [
+        entry for unit in template["channel_unit_cfg"]["units"].values() for entry in unit["channels"]["output_related"]
+    ]
+    assert {"crossing" in entry for entry in channels if entry["name"] == "qkv"} == {True, False}
+    assert not any("crossing" in entry for entry in channels if entry["name"] == "embed")
+
+
+def test_a_copy_has_crossing_units_of_its_own() -> None:
+    model = Apart()
+    mutator = prepared(model, "both")
+    twin = copy.deepcopy(model)
+    mutator.set_choices({unit_of(mutator, "qkv").name: 1, unit_of(mutator, "qkv+").name: 3})
+    assert model.qkv.weight.shape == (3, 10)
+    assert twin.qkv.weight.shape == (36, 10)
+    assert pickle.loads(pickle.dumps(export_subnet(model)))(X).shape == (2, 2)
+
+
+def test_restore_takes_both_off() -> None:
+    model = Apart()
+    expected = model.double().eval()(X)
+    mutator = prepared(model, "both")
+    mutator.set_choices(mutator.sample_choices("min"))
+    mutator.restore()
+    assert type(model.qkv) is nn.Linear
+    assert_close(model(X), expected)
+
+
+class Wide(Apart):
+    """Three heads of 16."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.head_dim, self.scale = 16, 0.25
+        self.qkv, self.proj = nn.Linear(10, 144), nn.Linear(48, 10)
+
+
+@pytest.mark.parametrize("attention", ["dims", "both"])
+@pytest.mark.parametrize(
+    ("arguments", "sizes"), [({}, {8, 16}), ({"divisor": 4}, {4, 8, 12, 16}), ({"divisor": 1}, set(range(1, 17)))]
+)
+def test_sizes_of_heads_suit_attention_kernels(attention: str, arguments: dict[str, Any], sizes: set[int]) -> None:
+    """A divisor counts within a head; by default it is 8."""
+    unit_cfg = {"type": "SequentialMutableChannelUnit", "default_args": arguments}
+    mutator = ChannelMutator(unit_cfg, {"type": "ForwardTracer", "attention": attention})
+    mutator.prepare_from_supernet(Wide().double().eval(), X)
+    unit = unit_of(mutator, "qkv+" if attention == "both" else "qkv")
+    assert {int(unit.check_choice(choice)) // 3 for choice in range(1, 49)} == sizes
+
+
+def test_a_units_own_divisor_is_left_as_it_is() -> None:
+    name = unit_of(prepared(Wide(), "dims"), "qkv").name
+    unit_cfg = {"type": "SequentialMutableChannelUnit", "units": {name: {"init_args": {"divisor": 6}}}}
+    mutator = ChannelMutator(unit_cfg, {"type": "ForwardTracer", "attention": "dims"})
+    mutator.prepare_from_supernet(Wide().double().eval(), X)
+    assert {mutator.name2unit[name].check_choice(choice) for choice in range(1, 49)} == set(range(6, 49, 6))

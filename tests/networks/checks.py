@@ -25,13 +25,16 @@ class Prepared:
         plain: In double precision.
         inputs: Example inputs.
         reads: See :class:`networks.case.Case`.
+        attention: What may go of an attention.
     """
 
-    def __init__(self, plain: nn.Module, inputs: Any, reads: tuple[tuple[str, int], ...] = ()) -> None:
+    def __init__(
+        self, plain: nn.Module, inputs: Any, reads: tuple[tuple[str, int], ...] = (), attention: str = "heads"
+    ) -> None:
         self.plain, self.inputs, self.reads = plain, inputs, reads
         self.model = copy.deepcopy(plain)
         self.before = dict([*self.model.named_parameters(), *self.model.named_buffers()])
-        self.mutator = ChannelMutator()
+        self.mutator = ChannelMutator(parse_cfg={"type": "ForwardTracer", "attention": attention})
         self.mutator.prepare_from_supernet(self.model, inputs)
 
     def widen(self) -> None:

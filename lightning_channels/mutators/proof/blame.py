@@ -185,15 +185,14 @@ class Sections:
 
     def owners_of(self, ref: Ref) -> frozenset[int]:
         """Numbers of the groups whose channels a tensor has."""
-        root = self._graph.solution.root
         maps = self.walk.maps.get(ref.id, ())
-        found = [self._owner[root[labels.reshape(-1).long()]].tolist() for labels in maps]
-        return frozenset(number for numbers in found for number in numbers) - {-1}
+        classes = [found for labels in maps for found in self._graph.classes_of(labels.reshape(-1))]
+        return frozenset(number for found in classes for number in self._owner[found].tolist()) - {-1}
 
     @cached_property
     def _owner(self) -> Tensor:
         """Class of labels → number of its group, or -1."""
-        owner = torch.full((len(self._graph.solution.root),), -1)
+        owner = torch.full((sum(map(len, self._graph.roots)),), -1)
         for number, group in enumerate(self._graph.groups):
             owner[group.classes] = number
         return owner

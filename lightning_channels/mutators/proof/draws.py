@@ -57,10 +57,14 @@ def make_draws(units: Iterable[MutableChannelUnit], wide: bool = False) -> list[
     """
     generator = torch.Generator("cpu").manual_seed(0)
     any_, first, smallest = Draw("random channels", {}), Draw("the first channels", {}), Draw("one channel", {})
+    before = 0
     for number, unit in enumerate(units):
         inside = unit.num_channels // unit.groups
         smallest.kept[id(unit)] = torch.tensor([0])
         size = _most(inside, number) if wide else _size(inside, number)
+        if size == before and inside > 2 and any(channel.crossing for channel in unit.channels):
+            size = 2 if size != 2 else 1  # heads and places in them that are as many could be mistaken for each other
+        before = size
         first.kept[id(unit)] = torch.arange(size)
         any_.kept[id(unit)] = _choose(inside, size, generator)
     return [any_, first, smallest]

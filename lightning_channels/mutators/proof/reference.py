@@ -21,12 +21,12 @@ class Reference:
 
     def __init__(self, graph: ModuleGraph) -> None:
         self._graph = graph
-        root = graph.solution.root
-        self._read = torch.zeros(len(root), dtype=torch.bool)
+        self._read = torch.zeros(graph.walk.labels.count, dtype=torch.bool)
         for labels in graph.walk.consumed:
             self._read[labels.long()] = True
-        self._classes = torch.zeros(len(root), dtype=torch.bool)
-        self._classes[root[self._read]] = True
+        self._classes = torch.zeros(sum(map(len, graph.roots)), dtype=torch.bool)
+        for root in graph.roots:
+            self._classes[root[self._read]] = True
 
     def reads(self, classes: Tensor) -> bool:
         """Whether a weight reads each of these channels, so that zeros there can take them out."""
@@ -34,11 +34,8 @@ class Reference:
 
     def tensors(self, values: Values, dropped: list[Tensor]) -> Zeroed:
         """All tensors at full size, with zeros where the weights read the dropped classes."""
-        walk, root = self._graph.walk, self._graph.solution.root
-        gone = torch.zeros(len(root), dtype=torch.bool)
-        for classes in dropped:
-            gone[classes] = True
-        zero = gone[root] & self._read
+        walk = self._graph.walk
+        zero = ~self._graph.left(dropped) & self._read
         places: dict[str, list[tuple[int, Tensor]]] = {}
         for ref, name in walk.program.leaves.items():
             for labels in walk.leaf_maps[ref]:
