@@ -71,7 +71,7 @@ def export_at(
     try:
         mutator.set_choices(choices)
         if train_batches is not None:
-            recalibrate_batch_norm(net, train_batches)
+            recalibrate_batch_norm(net, train_batches, sync=False)  # only rank zero measures
         return export_subnet(net).eval()
     finally:
         mutator.set_choices(mutator.sample_choices("max"))
