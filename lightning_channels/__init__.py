@@ -38,6 +38,7 @@ _MODULES = {
         "dynamic_op",
         "make_dynamic",
     ),
+    "distillation": ("Distillation",),
     "errors": ("ChannelsError", "ChoiceError", "ConfigError", "PrepareError", "StructureError", "TraceError"),
     "export": ("export_subnet",),
     "mutables": (
@@ -50,7 +51,7 @@ _MODULES = {
         "SquentialMutableChannel",
     ),
     "mutators": ("ChannelMutator", "SlimmableChannelMutator", "find_mutator"),
-    "recalibration": ("recalibrate_batch_norm",),
+    "recalibration": ("recalibrate_batch_norm", "recalibrated"),
     "registry": ("LOSS_CALCULATORS", "MODELS", "MUTATORS", "SAMPLERS", "TRACERS", "UNITS", "build"),
     "resources": ("ResourceCounter", "count_resources"),
     "tracing": ("BackwardTracer", "ForwardTracer", "ImageClassifierPseudoLoss", "ModuleGraph", "SumPseudoLoss"),
@@ -83,6 +84,7 @@ def __dir__() -> list[str]:
 if TYPE_CHECKING:  # what type checkers and editors see
     from lightning_channels._config import config_dir, mutator_config
     from lightning_channels.callbacks import ChannelPruning
+    from lightning_channels.distillation import Distillation
     from lightning_channels.dynamic_ops import (
         DynamicBatchNorm1d,
         DynamicBatchNorm2d,
@@ -126,7 +128,7 @@ if TYPE_CHECKING:  # what type checkers and editors see
         SquentialMutableChannel,
     )
     from lightning_channels.mutators import ChannelMutator, SlimmableChannelMutator, find_mutator
-    from lightning_channels.recalibration import recalibrate_batch_norm
+    from lightning_channels.recalibration import recalibrate_batch_norm, recalibrated
     from lightning_channels.registry import LOSS_CALCULATORS, MODELS, MUTATORS, SAMPLERS, TRACERS, UNITS, build
     from lightning_channels.resources import ResourceCounter, count_resources
     from lightning_channels.tracing import (

@@ -23,7 +23,7 @@ LAYERS = [
     ("tracing",),
     ("units",),
     ("mutators",),
-    ("resources", "export", "recalibration", "samplers"),
+    ("resources", "export", "inactive", "recalibration", "samplers", "distillation"),
     ("_config",),
     ("callbacks",),
     ("cli",),

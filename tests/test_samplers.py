@@ -10,7 +10,7 @@ import pytest
 from lightning_channels._plain import write_file
 from lightning_channels.errors import ConfigError
 from lightning_channels.registry import SAMPLERS
-from lightning_channels.samplers import RandomSampler, Sampler, build_sampler, generator_for, read_choices
+from lightning_channels.samplers import RandomSampler, Sampler, build_sampler, generator_for, passes_of, read_choices
 
 
 class Unit:
@@ -121,3 +121,119 @@ def test_own_samplers():
 def test_mistakes(given, message):
     with pytest.raises(ConfigError, match=message):
         build_sampler(given)
+
+
+# --- cycles, sandwiches and patterns
+
+
+def passes(sampler, seed=0, epoch=0, batch_idx=0, mutator=None):
+    return passes_of(build_sampler(sampler), mutator or Mutator(), seed=seed, epoch=epoch, batch_idx=batch_idx)
+
+
+def test_a_sandwich_has_the_widest_the_narrowest_and_random_ones():
+    found = passes({"type": "sandwich", "n_random": 3, "ratios": [0.25, 0.5, 1.0]})
+    assert len(found) == 5
+    assert found[0] == {"a": 8, "b": 3, "c": 1.0, "d": 100}
+    assert found[1] == {"a": 2, "b": 1, "c": 0.25, "d": 25}
+    for choices in found[2:]:
+        assert choices["a"] in (2, 4, 8)
+        assert choices["c"] in (0.25, 0.5, 1.0)
+    assert found[2] != found[3]
+    assert passes({"type": "sandwich", "n_random": 0}) == [
+        {"a": 8, "b": 3, "c": 8, "d": 100},
+        {"a": 1, "b": 1, "c": 1, "d": 1},
+    ]
+
+
+def test_the_ends_of_a_sandwich_are_those_of_its_ratios():
+    widest, narrowest = passes({"type": "sandwich", "n_random": 0, "ratios": [0.75, 0.5]})
+    assert (widest["d"], narrowest["d"]) == (75, 50)
+    widest, narrowest = passes({"type": "sandwich", "n_random": 0, "min_ratio": 0.25})
+    assert (widest["d"], narrowest["d"]) == (100, 25)
+
+
+def test_a_sandwich_is_a_function_of_seed_epoch_and_index():
+    given = {"type": "sandwich", "n_random": 2, "min_ratio": 0.1}
+    points = [(seed, epoch, index) for seed in (0, 1) for epoch in (0, 1) for index in (0, 1)]
+    found = [passes(given, *point) for point in points]
+    random.seed(3)
+    assert found == [passes(given, *point) for point in points]
+    assert len({tuple(choices[2].values()) for choices in found}) == len(points)
+
+
+def test_any_share_from_the_smallest_on():
+    drawn = {draw({"type": "random", "min_ratio": 0.5}, batch_idx=index)["d"] for index in range(200)}
+    assert min(drawn) >= 50
+    assert len(drawn) > 30
+    shared = draw({"type": "random", "min_ratio": 0.5, "shared": True})
+    assert abs(shared["d"] / 100 - shared["c"]) <= 0.005
+
+
+def test_ratios_by_pattern():
+    given = {"type": "random", "ratios": {"[ab]": [0.5], "c": [0.25, 0.75]}}
+    found = [draw(given, batch_idx=index) for index in range(20)]
+    assert {choices["a"] for choices in found} == {4}
+    assert {choices["c"] for choices in found} == {0.25, 0.75}
+    assert {choices["d"] for choices in found} == {100}
+    first = draw({"type": "random", "ratios": {"a": [1.0], "*": [0.5]}})
+    assert (first["a"], first["d"]) == (8, 50)
+    shared = [
+        draw({"type": "random", "ratios": {"[ab]": [0.5, 1.0], "d": [0.1, 0.9]}, "shared": True}, 0, 0, i)
+        for i in range(30)
+    ]
+    assert {(choices["a"], choices["b"]) for choices in shared} == {(4, 2), (8, 3)}
+    assert {choices["d"] for choices in shared} == {10, 90}
+    widest, narrowest, _ = passes({"type": "sandwich", "n_random": 1, "ratios": {"a": [0.5, 0.75]}})
+    assert (widest["a"], narrowest["a"], narrowest["d"]) == (6, 4, 100)
+
+
+def test_cycles():
+    class Slimmable(Mutator):
+        subnets = [{"a": 2}, {"a": 4}, {"a": 8}]  # noqa: RUF012
+
+    turns = [
+        passes("cycle", epoch=epoch, batch_idx=index, mutator=Slimmable()) for epoch in (0, 1) for index in range(4)
+    ]
+    assert [choices["a"] for (choices,) in turns] == [2, 4, 8, 2, 4, 8, 2, 4]
+    given = {"type": "cycle", "ratios": [0.5, 1.0]}
+    assert [draw(given, batch_idx=index)["d"] for index in range(3)] == [50, 100, 50]
+    with pytest.raises(ConfigError, match="give it ratios"):
+        draw("cycle")
+
+
+def test_own_samplers_of_several_passes():
+    class Twice:
+        def choices(self, mutator, *, seed, epoch, batch_idx):
+            return mutator.sample_choices("max")
+
+        def passes(self, mutator, *, seed, epoch, batch_idx):
+            return [mutator.sample_choices("max"), mutator.sample_choices("min")]
+
+    assert [choices["a"] for choices in passes(Twice())] == [8, 1]
+    assert [choices["a"] for choices in passes("max")] == [8]
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"type": "random", "shared": True}, "shared=True needs ratios"),
+        ({"type": "random", "ratios": [0.5], "min_ratio": 0.5}, "ratios or min_ratio, not both"),
+        ({"type": "random", "min_ratio": 0}, r"min_ratio must lie in \(0, 1\], got 0"),
+        ({"type": "random", "ratios": {}}, "at least one pattern"),
+        ({"type": "random", "ratios": {"a": []}}, "must be a list of numbers"),
+        ({"type": "sandwich", "n_random": 1.5}, "n_random must be an integer"),
+        ({"type": "sandwich", "n_random": True}, "n_random must be an integer"),
+        ({"type": "sandwich", "reduction": "average"}, "must be 'sum' or 'mean', got 'average'"),
+        ({"type": "sandwich", "n": 3}, "takes no argument 'n'"),
+        ({"type": "cycle", "ratios": []}, "must be a list of numbers"),
+        ({"type": "cycle", "ratios": [2]}, r"must lie in \(0, 1\], got 2"),
+    ],
+)
+def test_mistakes_in_several_widths(given, message):
+    with pytest.raises(ConfigError, match=message):
+        build_sampler(given)
+
+
+def test_a_pattern_that_matches_nothing():
+    with pytest.raises(ConfigError, match=r"pattern 'layer\.\*' matches no unit"):
+        draw({"type": "random", "ratios": {"layer.*": [0.5]}})

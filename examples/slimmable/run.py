@@ -56,7 +56,8 @@ class PrintEpochs(Callback):
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         if trainer.is_global_zero and not trainer.sanity_checking:
             metrics = trainer.callback_metrics
-            shown = [f"{name} {float(metrics[name]):.4f}" for name in ("train/loss", "val/accuracy") if name in metrics]
+            names = ["train/loss", *sorted(name for name in metrics if name.startswith("val/accuracy"))]
+            shown = [f"{name} {float(metrics[name]):.4f}" for name in names if name in metrics]
             print(f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}: {', '.join(shown)}", flush=True)
 
 
@@ -126,7 +127,8 @@ def report(trained: Trained, config: DictConfig, output: Path) -> None:
     print(f"\n{held_out:,} held-out images, {len(rows)} widths of one set of weights\n")
     print(table(rows, latency_of(config)))
     if config.report.recalibrate:
-        print("Batch-norm statistics were recalibrated for each width; the validation above ran without that.")
+        before = "" if config.callback.recalibrate else "; the validation above ran without that"
+        print(f"Batch-norm statistics were recalibrated for each width{before}.")
     print(f"\nwritten to {output}:")
     for pattern, what in _WRITTEN.items():
         for path in sorted(output.glob(pattern)):

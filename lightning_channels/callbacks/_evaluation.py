@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from functools import partial
 
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 
 from lightning_channels.callbacks._choices import Held
+from lightning_channels.callbacks._recalibrate import Recalibration
+from lightning_channels.callbacks._target import find_target
+from lightning_channels.callbacks._widths import SeveralWidths, Widths, choices_of
 from lightning_channels.mutators import ChannelMutator
 from lightning_channels.samplers import Choices
 
@@ -28,15 +33,49 @@ class EvaluationHooks(Callback, ABC):
     def _evaluation_choices(self) -> Choices | None:
         """What to evaluate; None leaves what is active."""
 
+    module: str | None
+    widths: Widths
+    recalibrate: int
+    _width: Choices | None = None
+    _stand_ins: Sequence[SeveralWidths | Recalibration] = ()
+
+    def _stand_in(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Put what several widths and recalibration need around the evaluation loops."""
+        self._give_back()
+        validating = [trainer.fit_loop.epoch_loop.val_loop, trainer.validate_loop]
+        found: list[SeveralWidths | Recalibration] = []
+        for loop in (*validating, trainer.test_loop) if self.recalibrate else ():
+            target = partial(find_target, pl_module, self.module)
+            found.append(Recalibration(loop, trainer, pl_module, target, self.recalibrate))
+        for loop in validating if self.widths else ():
+            found.append(SeveralWidths(loop, trainer, self._validate_at, self._leave_evaluation, self._validated))
+        self._stand_ins = found
+
+    def _give_back(self) -> None:
+        """Take everything off the trainer that stands in for a method of it."""
+        for stand_in in reversed(self._stand_ins):
+            stand_in.take_off()
+        self._stand_ins = ()
+
+    def _validated(self) -> tuple[dict[str, Choices], Choices]:
+        """The choices of each width, and the ordinary ones."""
+        current, ordinary = self.mutator.current_choices, self._evaluation_choices()
+        widths = {name: {**current, **choices_of(self.mutator, width)} for name, width in self.widths.items()}
+        return widths, current if ordinary is None else {**current, **ordinary}
+
+    def _validate_at(self, choices: Choices) -> None:
+        """Let the next validation have other choices."""
+        self._width = choices
+
     def _enter_evaluation(self) -> None:
-        choices = self._evaluation_choices()
+        choices = self._evaluation_choices() if self._width is None else self._width
         if choices is not None:
             held = Held(self.mutator)
             self.mutator.set_choices(choices)
             self._held = held
 
     def _leave_evaluation(self) -> None:
-        held, self._held = self._held, None
+        held, self._held, self._width = self._held, None, None
         if held is not None:
             held.put_back()
 

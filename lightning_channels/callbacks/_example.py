@@ -21,7 +21,7 @@ from lightning_channels._rng import preserve_rng
 from lightning_channels.callbacks._batch import ADVICE, candidates
 from lightning_channels.tracing.running import call, evaluating
 
-__all__ = ["find_example_inputs"]
+__all__ = ["find_example_inputs", "fitting", "generators_of", "placed"]
 
 
 def find_example_inputs(trainer: Trainer, pl_module: LightningModule, target: nn.Module, given: Any, stage: str) -> Any:
@@ -38,7 +38,7 @@ def find_example_inputs(trainer: Trainer, pl_module: LightningModule, target: nn
         MisconfigurationException: If none are given and none can be derived.
     """
     if given is not None:
-        return _place(given, target)
+        return placed(given, target)
     has_forward = is_overridden("forward", pl_module)
     if target is pl_module and not has_forward:
         children = ", ".join(repr(name) for name, _ in pl_module.named_children())
@@ -48,13 +48,14 @@ def find_example_inputs(trainer: Trainer, pl_module: LightningModule, target: nn
         )
     example = pl_module.example_input_array
     if example is None:
-        example = _fitting(_first_batch(trainer, pl_module, stage), pl_module if has_forward else target)
+        example = fitting(_first_batch(trainer, pl_module, stage), pl_module if has_forward else target)
     if target is pl_module or not has_forward:
-        return _place(example, target)
-    return _place(_capture(pl_module, target, _place(example, target)), target)
+        return placed(example, target)
+    return placed(_capture(pl_module, target, placed(example, target)), target)
 
 
-def _place(inputs: Any, target: nn.Module) -> Any:
+def placed(inputs: Any, target: nn.Module) -> Any:
+    """Inputs on the device of a module's parameters, and in their floating dtype."""
     parameter = next((p for p in target.parameters() if p.is_floating_point()), None)
     if parameter is None:
         return inputs
@@ -116,12 +117,12 @@ def _by_name(target: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -
     return named
 
 
-def _fitting(batch: Any, module: nn.Module) -> Any:
+def fitting(batch: Any, module: nn.Module) -> Any:
     """What the module is called with for a batch: where that may be one of several things, the first that works."""
     found = candidates(batch, module)
     for inputs in found[:-1]:
         with suppress(Exception), evaluating(module), torch.no_grad():
-            call(module, _place(inputs, module))
+            call(module, placed(inputs, module))
             return inputs
     return found[-1]
 
@@ -170,15 +171,20 @@ def _peek(loader: Any) -> Any:
 
 def _peek_map_style(loader: DataLoader[Any]) -> Any:
     """Two samples are enough, fetched here: no worker process is started."""
-    samplers = (loader, loader.sampler, loader.batch_sampler, getattr(loader.batch_sampler, "sampler", None))
-    generators = {id(g): g for s in samplers if isinstance(g := getattr(s, "generator", None), torch.Generator)}
-    with preserve_rng(*generators.values()):
+    with preserve_rng(*generators_of(loader)):
         if loader.batch_sampler is None:
             return loader.collate_fn(loader.dataset[_first(loader.sampler, "the loader's sampler")])
         keys = list(_first(loader.batch_sampler, "the loader's batch sampler"))[:2]
         if hasattr(loader.dataset, "__getitems__"):
             return loader.collate_fn(loader.dataset.__getitems__(keys))
         return loader.collate_fn([loader.dataset[key] for key in keys])
+
+
+def generators_of(loader: DataLoader[Any]) -> list[torch.Generator]:
+    """The random number generators that a loader and its samplers draw from, but for the global ones."""
+    samplers = (loader, loader.sampler, loader.batch_sampler, getattr(loader.batch_sampler, "sampler", None))
+    found = (getattr(sampler, "generator", None) for sampler in samplers)
+    return list({id(g): g for g in found if isinstance(g, torch.Generator)}.values())
 
 
 def _first(iterable: Iterable[Any], what: str) -> Any:

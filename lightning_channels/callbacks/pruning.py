@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping
 from contextlib import suppress
 from functools import partial
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, get_args
 
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import LightningModule, Trainer
@@ -19,10 +19,15 @@ from lightning_channels.callbacks._checkpoints import StructureFiles
 from lightning_channels.callbacks._choices import Held, read_eval_choices
 from lightning_channels.callbacks._errors import as_misconfiguration, keep_visible
 from lightning_channels.callbacks._evaluation import EvaluationHooks
+from lightning_channels.callbacks._inactive import InactiveHooks
+from lightning_channels.callbacks._passes import Memory
 from lightning_channels.callbacks._preparation import adopt, describe, prepare
+from lightning_channels.callbacks._sandwich import SeveralPasses
 from lightning_channels.callbacks._source import MutatorSource
 from lightning_channels.callbacks._sync_norm import KeepDynamic
 from lightning_channels.callbacks._target import check_ranks_agree, find_mutators, find_target, lost_modules
+from lightning_channels.callbacks._widths import choices_of, read_widths
+from lightning_channels.distillation import DistillationLike, build_distillation
 from lightning_channels.errors import ChannelsError, ConfigError
 from lightning_channels.mutators import ChannelMutator
 from lightning_channels.resources import ResourceCounter
@@ -40,7 +45,7 @@ class _Default(str):
 _RANDOM = _Default("random")
 
 
-class ChannelPruning(EvaluationHooks):
+class ChannelPruning(InactiveHooks, SeveralPasses, EvaluationHooks):
     """Makes a LightningModule's channels prunable and trains another subnet of it at each step.
 
     The module is prepared right after ``__init__``, ``setup`` or ``configure_model`` built its net, whichever comes
@@ -54,9 +59,9 @@ class ChannelPruning(EvaluationHooks):
             template, a structure file or a checkpoint. By default a mutator of sequential units.
         unit: Short for a mutator of this type of unit: its name, its class, or a dict with ``type`` and arguments. Only
             without ``mutator``.
-        sampler: ``"random"``, ``"max"``, ``"min"``, ``"fixed"``, a dict with ``type`` and arguments
-            (``{"type": "random", "ratios": [0.5, 1.0], "shared": True}``), a sampler, or a function
-            ``f(mutator, *, seed, epoch, batch_idx) -> choices``.
+        sampler: ``"random"``, ``"max"``, ``"min"``, ``"fixed"``, ``"cycle"``, ``"sandwich"``, a dict with ``type`` and
+            arguments (``{"type": "sandwich", "n_random": 2, "ratios": [0.25, 0.5, 0.75, 1.0]}``), a sampler, or a
+            function ``f(mutator, *, seed, epoch, batch_idx) -> choices``.
         choices: Choices to train with throughout, as a dict or as the path of a YAML or JSON file.
         every_n_steps: Draw new choices for every n-th batch of an epoch only. With ``accumulate_grad_batches=n`` one
             optimizer step then belongs to one subnet.
@@ -67,17 +72,31 @@ class ChannelPruning(EvaluationHooks):
             arguments. By default the module's ``example_input_array``, else the first batch of the loader.
         eval_choices: ``"max"``, ``"min"``, ``"current"`` (whatever is active), a dict, or the path of a file: what to
             validate, test and predict with. By default the widest, or ``choices`` where these are given.
-        log_resources: Log ``channels/flops`` and ``channels/params``, the active shares, at each step
-            (``channels/<module>/…`` where several of these callbacks run).
+        log_resources: Log ``channels/flops`` and ``channels/params``, the active shares, at each step, or the averages
+            over its passes (``channels/<module>/…`` where several of these callbacks run).
         prog_bar: Show both in the progress bar, too.
+        distillation: What the narrow subnets of a sandwich learn: the arguments of
+            :class:`~lightning_channels.distillation.Distillation` as a dict, its loss as a function, or one. By default
+            the widest one's logits.
+        memory: How a sandwich's passes are run: ``"fast"``, with one backward pass through all of them, or ``"lean"``,
+            with one after each, which takes the memory of a single pass, and as many reductions of gradients as passes.
+        validate: Widths to validate at besides the ordinary ones: a list of ``"max"``, ``"min"``, parts of the channels
+            and paths of choices, or a dict, name → such a width or choices. What the module logs while it validates is
+            logged for each as ``val_acc/max``, ``val_acc/0.5``, …, and may be monitored.
+        recalibrate: Number of training batches on which batch-norm statistics are computed anew for each width that is
+            validated or tested; 0 for none. Afterwards they are as they were.
         verify: Passed to ``prepare_from_supernet``: prove that the narrowed model computes the right thing; ``"full"``
             proves each unit alone as well.
         save_structure: Write a structure file beside each checkpoint: ``x.structure.yaml`` for ``x.ckpt``
             (``x.<module>.structure.yaml`` where several of these callbacks run).
+        update_inactive: Let an optimizer step move channels that were inactive in all of its batches, too: their
+            gradients are zero, but weight decay and momentum go on. ``False`` leaves them and their optimizer state as
+            they are; it needs automatic optimization, and SGD, Adam, AdamW or an optimizer like these.
 
     Raises:
         MisconfigurationException: If an argument isn't allowed; and from ``trainer.fit``, before the first step, if
-            nothing can be pruned, if the model is sharded already, or if it can't be traced.
+            nothing can be pruned, if the model is sharded already, if it can't be traced, or if the sampler or
+            ``update_inactive=False`` doesn't go with the optimizer or the strategy.
 
     Example::
 
@@ -102,8 +121,13 @@ class ChannelPruning(EvaluationHooks):
         eval_choices: str | Mapping[str, int | float] | os.PathLike[str] | None = None,
         log_resources: bool = True,
         prog_bar: bool = False,
+        distillation: DistillationLike = None,
+        memory: Memory = "fast",
+        validate: Any = None,
+        recalibrate: int = 0,
         verify: bool | Literal["full"] = True,
         save_structure: bool = True,
+        update_inactive: bool = True,
     ) -> None:
         super().__init__()
         self.module = module
@@ -112,28 +136,38 @@ class ChannelPruning(EvaluationHooks):
         self.example_inputs = example_inputs
         self.log_resources = log_resources
         self.prog_bar = prog_bar
+        self.memory = memory
+        self.recalibrate = recalibrate
         self.verify = verify
         self.save_structure = save_structure
+        self.update_inactive = update_inactive
         with as_misconfiguration("ChannelPruning"):
             self._check_arguments()
             if choices is not None and isinstance(sampler, _Default):
                 sampler = "fixed"
             self.sampler = build_sampler(sampler, choices)
             self.eval_choices = read_eval_choices(eval_choices)
+            self.distillation = build_distillation(distillation)
+            self.widths = read_widths(validate)
             self._source = MutatorSource(mutator, unit, module)
         self._mutator: ChannelMutator | None = None
         self._counter: ResourceCounter | None = None
+        self._shares: list[tuple[int, int]] = []
 
     def _check_arguments(self) -> None:
         if self.module is not None and (type(self.module) is not str or not self.module):
             raise ConfigError(f"module must be the dotted name of a submodule, or None, got {self.module!r}")
-        for name in ("every_n_steps", "seed"):
+        for name in ("every_n_steps", "seed", "recalibrate"):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int):
                 raise ConfigError(f"{name} must be an integer, got {value!r}")
+        if self.recalibrate < 0:
+            raise ConfigError(f"recalibrate must be a number of batches, or 0, got {self.recalibrate}")
+        if self.memory not in get_args(Memory):
+            raise ConfigError(f"memory must be 'fast' or 'lean', got {self.memory!r}")
         if self.every_n_steps < 1:
             raise ConfigError(f"every_n_steps must be at least 1, got {self.every_n_steps}")
-        for name in ("log_resources", "prog_bar", "save_structure"):
+        for name in ("log_resources", "prog_bar", "save_structure", "update_inactive"):
             if not isinstance(getattr(self, name), bool):
                 raise ConfigError(f"{name} must be true or false, got {getattr(self, name)!r}")
         if not (isinstance(self.verify, bool) or self.verify == "full"):
@@ -183,8 +217,11 @@ class ChannelPruning(EvaluationHooks):
                 f"{self.state_key}: FSDPStrategy flattens parameters, so that they have no channels. Use DDP, or "
                 "ModelParallelStrategy with a module that is prepared in configure_model before fully_shard"
             )
+        if stage == "fit":
+            self._check_passes(pl_module, [callback.sampler for callback in StructureFiles.callbacks_of(trainer)])
         StructureFiles.install(trainer)
         KeepDynamic.install(trainer)
+        self._stand_in(trainer, pl_module)
         after_build(pl_module, self, partial(self._on_built, trainer, pl_module, stage))
 
     def _on_built(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -219,8 +256,11 @@ class ChannelPruning(EvaluationHooks):
         try:
             if isinstance(self.eval_choices, dict):
                 mutator.set_choices(self.eval_choices)
+            for width in self.widths.values():
+                mutator.set_choices(choices_of(mutator, width))
             if stage == "fit":
-                mutator.set_choices(self._choices(mutator, 0, 0))
+                for choices in self._drawn(mutator, 0, 0):
+                    mutator.set_choices(choices)
         finally:
             held.put_back()
 
@@ -234,41 +274,60 @@ class ChannelPruning(EvaluationHooks):
                 f"{self.state_key}: {len(lost)} prepared modules were replaced while the strategy set the model up, "
                 f"among them {lost[0]!r}. Convert the model in configure_model instead: it is prepared after that"
             )
+        super().on_fit_start(trainer, pl_module)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Check that all ranks have the same units and draw the same choices."""
         facts = {
             "units": [(unit.name, unit.num_channels) for unit in self.mutator.mutable_units],
-            "choices": self._choices(self.mutator, trainer.current_epoch, 0),
+            "choices": self._drawn(self.mutator, trainer.current_epoch, 0),
             "every_n_steps": self.every_n_steps,
         }
         check_ranks_agree(trainer, self.state_key, facts)
+        self._start_passes(trainer, pl_module)
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        """Set the choices of this step."""
+        """Set the choices of this step, or of its first pass."""
+        super().on_train_batch_start(trainer, pl_module, batch, batch_idx)
         try:
-            self.mutator.set_choices(self._choices(self.mutator, trainer.current_epoch, batch_idx))
+            drawn = self._drawn(self.mutator, trainer.current_epoch, batch_idx)
+            self.mutator.set_choices(drawn[0])
         except ChannelsError as error:
             raise MisconfigurationException(f"{self.state_key}: the sampler's choices don't fit: {error}") from error
-        if self.log_resources and not trainer.barebones:
+        self._shares = []
+        self._on_width()
+        self._begin_passes(drawn)
+        if self._passes is None:
             self._log_shares(trainer, pl_module)
 
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any) -> None:
+        """Log the average over the passes of the step."""
+        if self._passes is not None:
+            self._log_shares(trainer, pl_module)
+
+    def _on_width(self) -> None:
+        """Note what a pass uses."""
+        self._note_active()
+        counter = self._counter
+        if self.log_resources and counter is not None:
+            self._shares.append((counter.active_macs(), counter.active_params()))
+
     def _choices(self, mutator: ChannelMutator, epoch: int, batch_idx: int) -> Choices:
-        step = batch_idx // self.every_n_steps * self.every_n_steps
-        return self.sampler.choices(mutator, seed=self.seed, epoch=epoch, batch_idx=step)
+        """Those of a step's first pass."""
+        return self._drawn(mutator, epoch, batch_idx)[0]
 
     def _log_shares(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if not self.log_resources or trainer.barebones:
+            return
         alone = len(StructureFiles.callbacks_of(trainer)) == 1
         prefix = "channels/" if alone or self.module is None else f"channels/{self.module}/"
         counter = self._counter
         assert counter is not None
-        shares = {
-            "flops": (counter.active_macs(), counter.total_macs),
-            "params": (counter.active_params(), counter.total_params),
-        }
-        for name, (active, total) in shares.items():
+        totals = {"flops": counter.total_macs, "params": counter.total_params}
+        for (name, total), active in zip(totals.items(), zip(*self._shares, strict=True), strict=True):
             if total:
-                pl_module.log(prefix + name, active / total, prog_bar=self.prog_bar, on_step=True, on_epoch=False)
+                share = sum(active) / len(active) / total
+                pl_module.log(prefix + name, share, prog_bar=self.prog_bar, on_step=True, on_epoch=False)
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Leave the module at the widest choices, or at the fixed ones."""
@@ -292,12 +351,18 @@ class ChannelPruning(EvaluationHooks):
     # --- leaving -----------------------------------------------------------------------------------------------------
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Take everything off the module that stood in for a method of it."""
+        """Take everything off the module and the trainer that stood in for a method of theirs."""
+        super().teardown(trainer, pl_module, stage)
         forget(pl_module, self)
+        self._stop_passes()
+        self._give_back()
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Do what the hooks that Lightning leaves out after an exception would have done."""
+        super().on_exception(trainer, pl_module, exception)
         forget(pl_module, self)
+        self._stop_passes()
+        self._give_back()
         keep_visible(trainer, pl_module)
         self._leave_evaluation()
         if trainer.state.fn == TrainerFn.FITTING and self._mutator is not None:
