@@ -67,14 +67,14 @@ class ModuleGraph:
         return [self.walk] if self.walk.training is None else [self.walk, self.walk.training]
 
     def classes_of(self, labels: Tensor) -> list[Tensor]:
-        """Classes of labels, once for each of :attr:`roots`."""
+        """Classes of labels, once for each of ``roots``."""
         return [root[labels.long()] for root in self.roots]
 
     def left(self, dropped: Iterable[Tensor]) -> Tensor:
         """Which labels are left, a boolean for each.
 
         Args:
-            dropped: Classes (see :attr:`Group.classes`) that are left out.
+            dropped: Classes of groups (their ``classes``) that are left out.
         """
         gone = torch.zeros(sum(map(len, self.roots)), dtype=torch.bool)
         for classes in dropped:

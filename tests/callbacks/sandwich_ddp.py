@@ -11,13 +11,14 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import lightning as L
 import torch
 from lightning.pytorch.strategies import DDPStrategy
 from torch.utils.data import DataLoader, Subset
 
 from lightning_channels import ChannelPruning
 from tests.callbacks.nets import images, trainer
-from tests.callbacks.test_sandwich import SANDWICH, Plain
+from tests.callbacks.test_sandwich import SANDWICH, Net, Plain
 
 STRATEGIES: dict[str, dict[str, Any]] = {
     "plain": {},
@@ -55,6 +56,36 @@ def main(folder: Path) -> None:
         torch.save(module.net.state_dict(), folder / f"{name}-{memory}-{accumulate}-{run.global_rank}.pt")
 
 
+class Statistics(L.Callback):
+    """The first norm's statistics while the narrowest subnet is validated."""
+
+    def __init__(self) -> None:
+        self.mean = self.var = torch.zeros(())
+
+    def on_validation_batch_start(self, trainer: Any, module: Any, *args: Any) -> None:
+        if module.net[0].out_channels == 2:
+            self.mean, self.var = module.net[1].running_mean.clone(), module.net[1].running_var.clone()
+
+
+def validate(folder: Path) -> None:
+    """Validate the narrowest subnet on statistics of both ranks' training batches."""
+    module, watch = Net(), Statistics()
+    pruning = ChannelPruning(module="net", sampler=SANDWICH, validate=["max", 0.25], recalibrate=2)
+    rank = int(os.environ.get("LOCAL_RANK", "0"))
+    run = trainer(
+        folder,
+        pruning,
+        watch,
+        devices=2,
+        strategy=DDPStrategy(process_group_backend="gloo"),
+        use_distributed_sampler=False,
+    )
+    run.fit(module, halves(rank), halves(rank))
+    found = {"mean": watch.mean, "var": watch.var, "metrics": dict(run.callback_metrics)}
+    torch.save({**found, "weights": module.net.state_dict()}, folder / f"validated-{run.global_rank}.pt")
+
+
 if __name__ == "__main__":
     os.environ.setdefault("PYTHONWARNINGS", "ignore")
     main(Path(sys.argv[1]))
+    validate(Path(sys.argv[1]))

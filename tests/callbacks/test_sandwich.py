@@ -16,6 +16,7 @@ from lightning.pytorch.plugins import MixedPrecision
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.testing import assert_close
 
 from lightning_channels import ChannelPruning, ResourceCounter
 from lightning_channels.samplers import passes_of
@@ -261,6 +262,27 @@ def test_two_processes(tmp_path: Path) -> None:
                 assert torch.equal(ranks[0][key], ranks[1][key]), (name, memory, own, key)
                 error = float((ranks[0][key] - value).abs().max() / value.abs().max())
                 assert error <= 1e-5, (name, memory, own, key, error)
+
+    check_validated([torch.load(tmp_path / f"validated-{rank}.pt", weights_only=False) for rank in (0, 1)])
+
+
+def check_validated(ranks: list[dict[str, Any]]) -> None:
+    """Validation had the statistics of both ranks' batches: by the law of total variance, of the first convolution."""
+    from tests.callbacks.sandwich_ddp import halves
+
+    assert torch.equal(ranks[0]["mean"], ranks[1]["mean"])
+    assert torch.equal(ranks[0]["var"], ranks[1]["var"])
+    weight, bias = (ranks[0]["weights"][f"0.{name}"][:2] for name in ("weight", "bias"))
+    means, variances = [], []
+    for rank in (0, 1):
+        outputs = [F.conv2d(x, weight, bias, padding=1) for x, _ in list(halves(rank))[:2]]
+        means.append(torch.stack([out.mean((0, 2, 3)) for out in outputs]).mean(0))
+        variances.append(torch.stack([out.transpose(0, 1).flatten(1).var(1) for out in outputs]).mean(0))
+    mean = (means[0] + means[1]) / 2
+    var = sum(own + (m - mean) ** 2 for own, m in zip(variances, means, strict=True)) / 2
+    assert_close(ranks[0]["mean"][:2], mean)
+    assert_close(ranks[0]["var"][:2], var)
+    assert {"val_loss", "val_loss/max", "val_loss/0.25"} <= set(ranks[0]["metrics"])
 
 
 # --- what a training step may look like
