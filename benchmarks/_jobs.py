@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-__all__ = ["ROOT", "Limits", "Store", "environment", "run_all", "run_one"]
+__all__ = ["ROOT", "Limits", "Store", "environment", "row_of", "run_all", "run_one"]
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -66,6 +66,29 @@ def environment(threads: int) -> dict[str, str]:
     path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
     numbers = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), str(threads))
     return {**os.environ, **numbers, "PYTHONPATH": path}
+
+
+def row_of(
+    command: Callable[[Path], Sequence[str | Path]], variables: dict[str, str], seconds: float
+) -> dict[str, Any]:
+    """What a process of its own measured; with ``error`` if it failed.
+
+    Args:
+        command: Makes the command line, of the file for the JSON object.
+        variables: Its environment.
+        seconds: Its limit.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        result = Path(folder) / "row.json"
+        try:
+            done = subprocess.run(
+                command(result), env=variables, capture_output=True, text=True, timeout=seconds, check=False
+            )
+        except subprocess.TimeoutExpired:
+            return {"error": f"took longer than {seconds:g} s"}
+        if result.exists():
+            return dict(json.loads(result.read_text()))
+        return {"error": f"the process ended with {done.returncode}: {done.stderr.strip()[-200:]}"}
 
 
 def run_one(

@@ -17,9 +17,7 @@ import fnmatch
 import json
 import os
 import statistics
-import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,7 +28,7 @@ if sys.path[0] == str(ROOT / "benchmarks"):  # run as a script: this folder's na
     sys.path[0] = str(ROOT)
 
 from benchmarks import _peers, _results  # noqa: E402
-from benchmarks._jobs import environment  # noqa: E402
+from benchmarks._jobs import environment, row_of  # noqa: E402
 
 __all__ = ["main"]
 
@@ -102,20 +100,12 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
 
 def once(python: Path, step: str, case: Case, arguments: argparse.Namespace) -> dict[str, Any]:
     """One measurement in a process of its own; with ``error`` if it failed."""
-    with tempfile.TemporaryDirectory() as folder:
-        result = Path(folder) / "row.json"
-        command = [python, "-m", "benchmarks._time", step, case.name, str(case.size), result]
-        command += ["--options", json.dumps(case.options)]
-        variables = environment(arguments.threads)
-        try:
-            done = subprocess.run(
-                command, env=variables, capture_output=True, text=True, timeout=arguments.timeout, check=False
-            )
-        except subprocess.TimeoutExpired:
-            return {"error": f"took longer than {arguments.timeout:g} s"}
-        if result.exists():
-            return dict(json.loads(result.read_text()))
-        return {"error": f"the process ended with {done.returncode}: {done.stderr.strip()[-200:]}"}
+
+    def command(result: Path) -> list[str | Path]:
+        line = [python, "-m", "benchmarks._time", step, case.name, str(case.size), result]
+        return [*line, "--options", json.dumps(case.options)]
+
+    return row_of(command, environment(arguments.threads), arguments.timeout)
 
 
 def measure(case: Case, pythons: dict[str, Path], arguments: argparse.Namespace) -> Times:

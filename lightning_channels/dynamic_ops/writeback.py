@@ -23,6 +23,9 @@ def with_statistics(forward: Callable[..., Any]) -> Callable[..., Any]:
     Prefixes are views and need nothing. An index selects into a copy: each access inside one forward in train mode then
     gives the same copy, and what the forward left in it is written back.
     """
+    # torch's own norms keep running statistics for a backward pass that doesn't read them, and update them without
+    # counting that as a change; if we did, no narrow pass could come between a wide one and its backward pass
+    uncounted = forward.__module__.startswith("torch.nn.")
 
     @functools.wraps(forward)
     def wrapped(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
@@ -35,7 +38,7 @@ def with_statistics(forward: Callable[..., Any]) -> Callable[..., Any]:
             for name, part in state.live.items():
                 full = holder_of(self, state)._buffers[name]
                 assert full is not None
-                scatter(full, state.selections(name), part)
+                scatter(full.data if uncounted else full, state.selections(name), part)
         finally:
             state.live = None
         return result

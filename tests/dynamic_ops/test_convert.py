@@ -369,6 +369,25 @@ def test_parameters_of_an_ensemble_are_vectorised() -> None:
     assert_close(got, torch.stack([linear(x), 2 * linear(x)]))
 
 
+def test_a_norm_runs_at_another_index_before_its_backward_pass() -> None:
+    norm = nn.BatchNorm2d(6)
+    mutable = steer(norm, is_output=True)
+    x = torch.randn(4, 6, 3, 3)
+    expected = torch.zeros(6)
+    for keep in (range(6), [0, 2, 5], [1, 2]):
+        small = nn.BatchNorm2d(len(keep))
+        small(x[:, list(keep)]).pow(3).sum().backward()
+        assert small.weight.grad is not None
+        expected[list(keep)] += small.weight.grad
+    total = torch.zeros(())
+    for keep in (range(6), [0, 2, 5], [1, 2]):
+        mutable.keep(list(keep))
+        total = total + norm(x[:, list(keep)]).pow(3).sum()
+    total.backward()
+    assert norm.num_batches_tracked == 3
+    assert_close(norm._parameters["weight"].grad, expected)
+
+
 def test_compiled_norms_write_their_statistics_back() -> None:
     norm = nn.BatchNorm2d(6)
     steer(norm, True).keep([1, 2, 5])
