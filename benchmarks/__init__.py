@@ -1,1 +1,1 @@
-"""What anyone can rerun: how many models work, and how long it takes to prepare one."""
+"""What anyone can rerun: how many models work, how long preparing one takes, what a network for all widths is worth."""

@@ -1,6 +1,7 @@
 """Draw the pictures of the documentation anew: ``python docs/draw.py [FOLDER]``.
 
-Nothing in them is drawn by hand: each shows what a mutator found in a model that it prepared.
+Nothing in them is drawn by hand: each shows what a mutator found in a model that it prepared, or what a benchmark
+measured.
 """
 
 from __future__ import annotations
@@ -8,9 +9,9 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from pictures import model, unit
+from pictures import model, slimmable, unit
 
-PICTURES = {"unit.svg": unit.draw, "resnet18.svg": model.draw}
+PICTURES = {"unit.svg": unit.draw, "resnet18.svg": model.draw, "slimmable.svg": slimmable.draw}
 
 
 def main(folder: Path) -> None:
