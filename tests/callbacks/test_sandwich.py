@@ -17,6 +17,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.testing import assert_close
+from torch.utils.checkpoint import CheckpointError, checkpoint
 
 from lightning_channels import ChannelPruning, ResourceCounter
 from lightning_channels.samplers import passes_of
@@ -595,3 +596,30 @@ def test_a_net_that_fails_and_is_called_again(tmp_path: Path) -> None:
 
     module, pruning = fit(tmp_path, Trying())
     check(module, ByHand(soft).train(drawn(pruning), 2, BATCHES))
+
+
+class Kept(nn.Sequential):
+    """Computes its first half again in the backward pass."""
+
+    def first(self, x: Tensor) -> Tensor:
+        for module in list(self)[:6]:
+            x = module(x)
+        return x
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = checkpoint(self.first, x, use_reentrant=False)
+        for module in list(self)[6:]:
+            x = module(x)
+        return x
+
+
+def test_lean_passes_go_with_activation_checkpointing(tmp_path: Path) -> None:
+    class Module(Plain):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net = Kept(*self.net)
+
+    module, pruning = fit(tmp_path, Module(), memory="lean")
+    check(module, PlainByHand(soft).train(drawn(pruning), 2, BATCHES))
+    with pytest.raises(CheckpointError):  # one backward pass for all would compute it again at the last width
+        fit(tmp_path, Module(), memory="fast")
