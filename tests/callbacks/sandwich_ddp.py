@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader, Subset
 
 from lightning_channels import ChannelPruning
 from tests.callbacks.nets import images, trainer
-from tests.callbacks.test_sandwich import SANDWICH, Net, Plain
+from tests.callbacks.sandwich import SANDWICH, Net, Plain
 
 STRATEGIES: dict[str, dict[str, Any]] = {
     "plain": {},
