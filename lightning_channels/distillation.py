@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import copy
-import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import torch.nn.functional as F
 from torch import Tensor
-from torch.utils._pytree import tree_map
 
 from lightning_channels._plain import is_int, is_number
 from lightning_channels.errors import ConfigError, check_keys, did_you_mean
+from lightning_channels.tracing.running import mapped
 
 __all__ = ["Distillation", "DistillationLike", "build_distillation", "cross_entropy", "detached", "kl_divergence"]
 
@@ -224,21 +222,4 @@ def build_distillation(given: DistillationLike) -> Distillation:
 
 def detached(value: Any) -> Any:
     """What a net returned, of the same kind and without gradient."""
-
-    def leaf(item: Any) -> Any:
-        twin: Any
-        if isinstance(item, Tensor):
-            return item.detach()
-        if isinstance(item, Mapping):  # PyTorch knows dicts, and not all that behave like one
-            twin = copy.copy(item)
-            for key, entry in item.items():
-                twin[key] = detached(entry)
-            return twin
-        if dataclasses.is_dataclass(item) and not isinstance(item, type):
-            twin = copy.copy(item)
-            for field in dataclasses.fields(item):
-                object.__setattr__(twin, field.name, detached(getattr(item, field.name)))
-            return twin
-        return item
-
-    return tree_map(leaf, value)
+    return mapped(Tensor.detach, value)

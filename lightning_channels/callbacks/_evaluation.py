@@ -20,9 +20,20 @@ __all__ = ["EvaluationHooks"]
 
 
 class EvaluationHooks(Callback, ABC):
-    """Sets the evaluation's choices when it starts and puts back what was active when it ends."""
+    """Sets the evaluation's choices when it starts and puts back what was active when it ends.
+
+    Attributes:
+        module: Dotted name of what is steered; None for the whole module.
+        widths: Name → what is validated besides.
+        recalibrate: Number of training batches for the statistics of each width.
+    """
 
     _held: Held | None = None
+    module: str | None
+    widths: Widths
+    recalibrate: int
+    _width: Choices | None = None
+    _stand_ins: Sequence[SeveralWidths | Recalibration] = ()
 
     @property
     @abstractmethod
@@ -32,12 +43,6 @@ class EvaluationHooks(Callback, ABC):
     @abstractmethod
     def _evaluation_choices(self) -> Choices | None:
         """What to evaluate; None leaves what is active."""
-
-    module: str | None
-    widths: Widths
-    recalibrate: int
-    _width: Choices | None = None
-    _stand_ins: Sequence[SeveralWidths | Recalibration] = ()
 
     def _stand_in(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Put what several widths and recalibration need around the evaluation loops."""

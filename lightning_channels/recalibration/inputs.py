@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 import inspect
-from collections.abc import Iterator, Mapping, MutableMapping
+from collections.abc import Iterator, Mapping
 from itertools import chain
 from typing import Any
 
@@ -14,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
 from lightning_channels.errors import ConfigError
+from lightning_channels.tracing.running import mapped
 
 __all__ = ["default_forward"]
 
@@ -146,22 +146,7 @@ def _tensors(value: Any) -> Iterator[bool]:
 
 def _moved(value: Any, device: torch.device) -> Any:
     """A copy whose tensors are on the device, at any depth; the batch itself stays as it is."""
-    if isinstance(value, _TENSORS):
-        return value.to(device)  # type: ignore[arg-type]  # torch types PackedSequence.to for dtypes alone
-    if not any(_tensors(value)):
-        return value
-    if isinstance(value, Mapping):
-        copied: Any = copy.copy(value) if isinstance(value, MutableMapping) else {}
-        for key, item in value.items():
-            copied[key] = _moved(item, device)
-        return copied
-    if isinstance(value, (tuple, list)):
-        items = [_moved(item, device) for item in value]
-        return type(value)(*items) if _is_named_tuple(value) else items if isinstance(value, list) else tuple(items)
-    copied = copy.copy(value)
-    for field in dataclasses.fields(value):
-        object.__setattr__(copied, field.name, _moved(getattr(value, field.name), device))  # frozen ones as well
-    return copied
+    return mapped(lambda item: item.to(device), value, lambda item: isinstance(item, PackedSequence))
 
 
 def _described(batch: Any) -> str:

@@ -6,7 +6,7 @@ import copy
 import dataclasses
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
 from contextlib import contextmanager
 from typing import Any, cast
 
@@ -152,7 +152,10 @@ def mapped(change: Callable[[Any], Any], value: Any, is_leaf: Callable[[Any], bo
         if isinstance(item, Tensor) or is_leaf(item):
             return change(item)
         if isinstance(item, Mapping):  # PyTorch knows dicts, and not all that behave like one
-            return {key: mapped(change, entry, is_leaf) for key, entry in item.items()}
+            own: Any = copy.copy(item) if isinstance(item, MutableMapping) else {}
+            for key, entry in item.items():
+                own[key] = mapped(change, entry, is_leaf)
+            return own
         if dataclasses.is_dataclass(item) and not isinstance(item, type):
             twin = copy.copy(item)
             for field in dataclasses.fields(item):

@@ -89,6 +89,8 @@ class SlimmableChannelUnit(OneShotMutableChannelUnit):
         if number != self.num_channels and not self.can_change:
             raise ChoiceError(f"unit {self.name!r} can't change ({self.why_not()}); its choice is {self.max_choice!r}")
         self.mutable_channel.take(candidate, self._first(number))
+        if self._changed is not None:
+            self._changed()
 
     def keep_first(self, number: int) -> None:
         """Activate the first ``number`` channels; where they are a candidate's, that candidate, of equals the last."""

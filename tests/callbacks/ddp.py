@@ -69,15 +69,20 @@ def trainer(folder: Path, *callbacks: L.Callback, **kwargs: Any) -> L.Trainer:
     )
 
 
-def main(folder: Path) -> None:
+def fit(folder: Path, pruning: ChannelPruning, module: L.LightningModule) -> L.Trainer:
+    """Train, and leave each rank's weights and choices in the folder."""
     torch.set_num_threads(1)
-    pruning = ChannelPruning(seed=3)
-    watch, module = Watch(pruning), Module()
+    watch = Watch(pruning)
     run = trainer(folder, pruning, watch)
     run.fit(module)
+    torch.save({"weights": module.state_dict(), "choices": watch.train}, folder / f"rank{run.global_rank}.pt")
+    return run
+
+
+def main(folder: Path) -> None:
+    run = fit(folder, ChannelPruning(seed=3), Module())
     run.save_checkpoint(folder / "ddp.ckpt")
     rank = run.global_rank
-    torch.save({"weights": module.state_dict(), "choices": watch.train}, folder / f"rank{rank}.pt")
 
     refusals = []
     for wrong in (ChannelPruning(seed=rank), ChannelPruning(unit=("SequentialMutableChannelUnit", "one_shot")[rank])):

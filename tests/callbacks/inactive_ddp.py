@@ -10,7 +10,6 @@ import torch
 
 from lightning_channels import ChannelPruning
 from tests.callbacks import ddp
-from tests.callbacks.nets import Watch
 
 
 class Module(ddp.Module):
@@ -19,12 +18,7 @@ class Module(ddp.Module):
 
 
 def main(folder: Path) -> None:
-    torch.set_num_threads(1)
-    pruning = ChannelPruning(seed=3, update_inactive=False)
-    watch, module = Watch(pruning), Module()
-    run = ddp.trainer(folder, pruning, watch)
-    run.fit(module)
-    torch.save({"weights": module.state_dict(), "choices": watch.train}, folder / f"rank{run.global_rank}.pt")
+    ddp.fit(folder, ChannelPruning(seed=3, update_inactive=False), Module())
 
 
 if __name__ == "__main__":

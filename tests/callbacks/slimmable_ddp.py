@@ -12,7 +12,6 @@ from torch import nn
 
 from lightning_channels import ChannelPruning
 from tests.callbacks import ddp
-from tests.callbacks.nets import Watch
 
 
 class Module(ddp.Module):
@@ -23,13 +22,9 @@ class Module(ddp.Module):
 
 
 def main(folder: Path) -> None:
-    torch.set_num_threads(1)
     unit: dict[str, Any] = {"type": "SlimmableChannelUnit", "default_args": {"candidate_choices": [4, 8, 16]}}
     pruning = ChannelPruning(mutator={"type": "SlimmableChannelMutator", "channel_unit_cfg": unit}, seed=3)
-    watch, module = Watch(pruning), Module()
-    run = ddp.trainer(folder, pruning, watch)
-    run.fit(module)
-    torch.save({"weights": module.state_dict(), "choices": watch.train}, folder / f"rank{run.global_rank}.pt")
+    ddp.fit(folder, pruning, Module())
 
 
 if __name__ == "__main__":

@@ -7,13 +7,14 @@ import random
 from typing import Any
 
 import invariants
+import pytest
 import torch
 from torch import nn
 from torch.nn.utils import parametrize
 
 from lightning_channels import ChannelMutator, MutableChannelUnit, export_subnet
 
-__all__ = ["Prepared"]
+__all__ = ["Invariants", "Prepared"]
 
 TOLERANCE = 1e-10
 
@@ -86,6 +87,24 @@ class Prepared:
         changed = any(invariants.relative(a, b) > 1e-6 for a, b in zip(small, full, strict=True))
         assert changed or not must_change, "dropping channels changed nothing, so nothing was tested"
         self.widen()
+
+
+class Invariants:
+    """What must hold for a network, as tests; a subclass stands beside a fixture ``prepared``."""
+
+    def test_state_is_untouched(self, prepared: Prepared) -> None:
+        prepared.check_untouched()
+
+    def test_full_width_is_the_original(self, prepared: Prepared) -> None:
+        prepared.check_full_width()
+
+    @pytest.mark.parametrize("widths", ["min", "last", "prefix", "indices"])
+    def test_narrow_is_exported(self, prepared: Prepared, widths: str) -> None:
+        prepared.check_narrow(widths)
+
+    @pytest.mark.parametrize("prefix", [True, False], ids=["prefix", "indices"])
+    def test_narrow_is_masked(self, prepared: Prepared, prefix: bool) -> None:
+        prepared.check_masked(prefix)
 
 
 def narrow(units: list[MutableChannelUnit], seed: int, prefix: bool) -> None:

@@ -12,7 +12,7 @@ import networks.windows
 import pytest
 import torch
 from networks.case import CASES, Case
-from networks.checks import Prepared
+from networks.checks import Invariants, Prepared
 from zoo import randomise
 
 MODULES = (networks.heads, networks.map_attention, networks.positions, networks.torch_attention, networks.windows)
@@ -37,16 +37,5 @@ def _full_width(prepared: Prepared) -> Iterator[None]:
     prepared.widen()
 
 
-def test_full_width_is_the_original(prepared: Prepared) -> None:
-    prepared.check_untouched()
-    prepared.check_full_width()
-
-
-@pytest.mark.parametrize("widths", ["min", "last", "prefix", "indices"])
-def test_narrow_is_exported(prepared: Prepared, widths: str) -> None:
-    prepared.check_narrow(widths)
-
-
-@pytest.mark.parametrize("prefix", [True, False], ids=["prefix", "indices"])
-def test_narrow_is_masked(prepared: Prepared, prefix: bool) -> None:
-    prepared.check_masked(prefix)
+class TestInvariants(Invariants):
+    """Of every network that attends."""

@@ -20,7 +20,7 @@ import networks.windows  # noqa: F401  # importing them adds their networks
 import pytest
 import torch
 from networks.case import CASES, Case, width
-from networks.checks import Prepared
+from networks.checks import Invariants, Prepared
 from zoo import randomise
 
 from lightning_channels import MutableChannelUnit
@@ -62,19 +62,5 @@ def test_units(network: Case, prepared: Prepared) -> None:
     assert inner <= set(network.refused), reasons
 
 
-def test_state_is_untouched(prepared: Prepared) -> None:
-    prepared.check_untouched()
-
-
-def test_full_width_is_the_original(prepared: Prepared) -> None:
-    prepared.check_full_width()
-
-
-@pytest.mark.parametrize("widths", ["min", "last", "prefix", "indices"])
-def test_narrow_is_exported(prepared: Prepared, widths: str) -> None:
-    prepared.check_narrow(widths)
-
-
-@pytest.mark.parametrize("prefix", [True, False], ids=["prefix", "indices"])
-def test_narrow_is_masked(prepared: Prepared, prefix: bool) -> None:
-    prepared.check_masked(prefix)
+class TestInvariants(Invariants):
+    """Of every network."""

@@ -131,6 +131,7 @@ class _Passing:
                 passing.append(unit)
             else:
                 self.problems[id(unit)] = Failure(f"alone, {failure.reason}")
+                gc.collect(1)  # as after an attempt
         return passing
 
     def _checks(self, units: list[MutableChannelUnit]) -> Iterator[tuple[Draw, str, Trial]]:
