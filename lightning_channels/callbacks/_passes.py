@@ -19,6 +19,7 @@ from torch import Tensor
 from lightning_channels.callbacks._calls import Call, CallWatch
 from lightning_channels.callbacks._errors import as_misconfiguration
 from lightning_channels.distillation import Distillation, detached
+from lightning_channels.dynamic_ops.joint import JointGradients
 from lightning_channels.errors import ConfigError
 from lightning_channels.mutators import ChannelMutator
 from lightning_channels.samplers import Choices
@@ -70,6 +71,7 @@ class Passes:
         self._mean = mean
         self._on_width = on_width
         self._watch = CallWatch(module, mutator.model)
+        self._joint = JointGradients(mutator.model)
         self._choices: list[Choices] = []
         self._pending: _Pending | None = None
         self._pass: Choices | None = None
@@ -104,8 +106,9 @@ class Passes:
             self._check_alone(calls)
             self._pending = _Pending(calls, arguments, keywords, batch)
             return _with_loss(result, loss / self._divisor)
-        for choices in self._choices[1:]:
-            loss = loss + self._narrow_loss(choices, calls, batch)
+        with self._joint:
+            for choices in self._choices[1:]:
+                loss = loss + self._narrow_loss(choices, calls, batch)
         self._mutator.set_choices(self._choices[0])
         return _with_loss(result, loss / self._divisor)
 

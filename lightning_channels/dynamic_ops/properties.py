@@ -17,7 +17,7 @@ from lightning_channels.dynamic_ops.spec import STATISTICS, Groups, OpSpec, grou
 from lightning_channels.dynamic_ops.state import STATE, ChannelState, Entry, check_depthwise, within_group
 from lightning_channels.dynamic_ops.writeback import with_statistics
 from lightning_channels.errors import PrepareError
-from lightning_channels.mutables.selection import IndexSelection
+from lightning_channels.mutables.selection import IndexSelection, Selection
 
 __all__ = ["add_properties"]
 
@@ -127,6 +127,8 @@ def _narrow(
                 if type(selection) is not int or groups > 1:
                     return _gathered(self, name, state, tensor)
                 size[dim] = selection
+        if state.joint is not None:
+            return _cut(state, tensor, state.selections(name))
         return prefix(tensor, size)
     except (AttributeError, KeyError) as error:
         raise _failed(self, name, error) from error
@@ -137,10 +139,15 @@ def _gathered(self: nn.Module, name: str, state: ChannelState, tensor: Tensor) -
     if live is not None and name in live:
         return live[name]
     selections = state.selections(name)
-    part = apply(tensor, selections)
+    part = _cut(state, tensor, selections)
     if live is not None and name in self._buffers and any(isinstance(s, IndexSelection) for _, s in selections):
         live[name] = part
     return part
+
+
+def _cut(state: ChannelState, tensor: Tensor, selections: list[tuple[int, Selection]]) -> Tensor:
+    part = None if state.joint is None else state.joint.narrow(tensor, selections)
+    return apply(tensor, selections) if part is None else part
 
 
 def _failed(self: nn.Module, name: str, error: Exception) -> RuntimeError:

@@ -10,9 +10,10 @@ from torch.nn.parameter import Buffer, Parameter
 
 from lightning_channels.mutables.selection import IndexSelection, Selection
 
-__all__ = ["apply", "prefix", "scatter"]
+__all__ = ["PLAIN", "accumulate", "apply", "prefix", "scatter"]
 
-_PLAIN = frozenset((Parameter, Tensor, Buffer))
+PLAIN = frozenset((Parameter, Tensor, Buffer))
+"""Classes whose strides say where everything is."""
 
 
 def apply(tensor: Tensor, selections: Iterable[tuple[int, Selection]]) -> Tensor:
@@ -43,7 +44,7 @@ def prefix(tensor: Tensor, size: list[int]) -> Tensor:
     # since the narrows' gradients come back in another layout and are copied again. A negative pad (390 and 650) is no
     # view and takes 75 in the forward alone; an autograd.Function (320 and 2280) gains on such a weight in the
     # contiguous layout only, and loses on small ones, where its call, three times as long, is most of it.
-    if type(tensor) in _PLAIN:
+    if type(tensor) in PLAIN:
         return torch.as_strided(tensor, size, tensor.stride())
     for dim, count in enumerate(size):  # a tensor subclass may not know its strides
         if count != tensor.shape[dim]:
@@ -69,3 +70,18 @@ def scatter(tensor: Tensor, selections: Iterable[tuple[int, Selection]], values:
             for dim, index in indices:
                 grid[dim] = index
             tensor[torch.meshgrid(grid, indexing="ij")] = values
+
+
+def accumulate(tensor: Tensor, selections: Iterable[tuple[int, Selection]], values: Tensor) -> None:
+    """Add to the active part of a tensor, in place and past autograd."""
+    with torch.no_grad():
+        indices: list[tuple[int, IndexSelection]] = []
+        for dim, selection in selections:
+            if isinstance(selection, IndexSelection):
+                indices.append((dim, selection))
+            elif selection is not None:
+                tensor = tensor.narrow(dim, 0, selection)
+        if indices:  # index_add_ along any dim but the first takes several times as long as all three of these
+            scatter(tensor, indices, apply(tensor, indices).add_(values))
+        else:
+            tensor.add_(values)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
 
@@ -12,6 +13,9 @@ from lightning_channels.dynamic_ops.spec import Side, layout, sides, spec_of
 from lightning_channels.errors import ChoiceError, ConfigError, PrepareError, did_you_mean
 from lightning_channels.mutables.container import MutableChannelContainer
 from lightning_channels.mutables.selection import IndexSelection, Selection, as_mask
+
+if TYPE_CHECKING:
+    from lightning_channels.dynamic_ops.joint import JointGradients
 
 __all__ = [
     "STATE",
@@ -42,7 +46,18 @@ class ChannelState:
         attributes: For each integer attribute that follows channels, its sides, by place in a list or tuple.
     """
 
-    __slots__ = ("attributes", "bare", "candidates", "checked", "containers", "full", "joined", "live", "tensors")
+    __slots__ = (
+        "attributes",
+        "bare",
+        "candidates",
+        "checked",
+        "containers",
+        "full",
+        "joined",
+        "joint",
+        "live",
+        "tensors",
+    )
 
     def __init__(
         self,
@@ -59,6 +74,7 @@ class ChannelState:
         self.live: dict[str, Tensor] | None = None  # copies of indexed buffers while a forward updates them
         self.checked: tuple[Selection, ...] | None = None  # the last selections that the groups agreed with
         self.candidates: nn.ModuleList | None = None  # of a switchable norm: tensors for all candidates but the widest
+        self.joint: JointGradients | None = None  # while several passes share the gradients of their tensors
         self.joined = False  # inside a forward whose gradients must reach all candidates' parameters
 
     @contextmanager

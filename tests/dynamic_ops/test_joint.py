@@ -1,0 +1,204 @@
+"""Several narrow passes whose gradients are put together once."""
+
+import copy
+import pickle
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from lightning_channels import make_dynamic
+from lightning_channels.dynamic_ops import joint
+from lightning_channels.dynamic_ops.joint import JointGradients
+from lightning_channels.dynamic_ops.state import state_of
+from lightning_channels.mutables import SimpleMutableChannel, SquentialMutableChannel
+
+PREFIXES = [(4, 6), (2, 3), (8, 6), (3, 1)]
+"""Outputs and inputs of each pass, of 8 and 6."""
+
+
+@pytest.fixture(autouse=True)
+def _all_sizes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(joint, "_SMALLEST", 1)
+
+
+def layer(kind: type = SquentialMutableChannel, **kwargs: object) -> tuple[nn.Module, list]:
+    torch.manual_seed(0)
+    module = make_dynamic(nn.Conv2d(6, 8, 3, padding=1, dtype=torch.float64, **kwargs))
+    outputs, inputs = kind(8), kind(6)
+    module.channel_container(True).register_mutable(outputs)
+    module.channel_container(False).register_mutable(inputs)
+    return module, [outputs, inputs]
+
+
+def choose(mutables: list, widths: tuple[int, int], seed: int) -> None:
+    for mutable, width in zip(mutables, widths, strict=True):
+        if isinstance(mutable, SquentialMutableChannel):
+            mutable.current_choice = width
+        else:
+            mask = torch.zeros(mutable.num_channels, dtype=torch.bool)
+            mask[torch.randperm(mutable.num_channels, generator=torch.Generator().manual_seed(seed))[:width]] = True
+            mutable.current_choice = mask
+
+
+def loss_of(module: nn.Module, mutables: list) -> Tensor:
+    """The sum of the losses of all passes."""
+    total = torch.zeros((), dtype=torch.float64)
+    for seed, widths in enumerate(PREFIXES):
+        choose(mutables, widths, seed)
+        generator = torch.Generator().manual_seed(seed)
+        images = torch.randn(2, widths[1], 5, 5, dtype=torch.float64, generator=generator)
+        total = total + module(images).square().sum()
+    return total
+
+
+def gradients(module: nn.Module) -> dict[str, Tensor]:
+    return {name: parameter.grad.clone() for name, parameter in module.named_parameters()}
+
+
+@pytest.mark.parametrize("kind", [SquentialMutableChannel, SimpleMutableChannel], ids=["prefix", "indices"])
+def test_gradients_are_the_sum_of_the_passes(kind):
+    module, mutables = layer(kind)
+    loss_of(module, mutables).backward()
+    expected = gradients(module)
+    module.zero_grad()
+    with JointGradients(module):
+        loss = loss_of(module, mutables)
+    loss.backward()
+    for name, value in gradients(module).items():
+        torch.testing.assert_close(value, expected[name], rtol=1e-12, atol=1e-12)
+        assert value.stride() == expected[name].stride()
+
+
+def test_the_parameter_gets_one_gradient():
+    module, mutables = layer()
+    seen = []
+    module.weight.register_hook(lambda gradient: seen.append(gradient.clone()))
+    with JointGradients(module):
+        choose(mutables, (4, 3), 0)
+        first = module(torch.ones(1, 3, 5, 5, dtype=torch.float64)).sum()
+        choose(mutables, (2, 6), 0)
+        second = module(torch.ones(1, 6, 5, 5, dtype=torch.float64)).sum()
+    (first + second).backward()
+    mutables[0].current_choice = 8
+    assert len(seen) == 1
+    assert torch.equal(seen[0], module.weight.grad)
+    assert module.weight.grad[:4, :3].abs().min() > 0
+    assert module.weight.grad[4:].abs().max() == 0
+    assert module.weight.grad[2:4, 3:].abs().max() == 0
+
+
+def test_gradients_add_up_and_graphs_are_used_again():
+    module, mutables = layer()
+    with JointGradients(module):
+        loss = loss_of(module, mutables)
+    loss.backward(retain_graph=True)
+    once = gradients(module)
+    loss.backward()
+    for name, value in gradients(module).items():
+        torch.testing.assert_close(value, 2 * once[name], rtol=1e-12, atol=1e-12)
+
+
+def test_autograd_grad_takes_nothing_from_a_later_backward():
+    module, mutables = layer()
+    loss_of(module, mutables).backward()
+    expected = gradients(module)
+    module.zero_grad()
+    with JointGradients(module):
+        loss = loss_of(module, mutables)
+    choose(mutables, (8, 6), 0)
+    (direct,) = torch.autograd.grad(loss, [module.weight], retain_graph=True)
+    torch.testing.assert_close(direct, expected["weight"], rtol=1e-12, atol=1e-12)
+    assert module.weight.grad is None
+    loss.backward()
+    torch.testing.assert_close(module.weight.grad, expected["weight"], rtol=1e-12, atol=1e-12)
+
+
+def test_a_backward_inside_of_a_backward_keeps_its_own():
+    """As in reentrant checkpointing, or a hook that asks for gradients."""
+    module, mutables = layer()
+    with JointGradients(module):
+        choose(mutables, (4, 3), 0)
+        inner = module(torch.ones(1, 3, 5, 5, dtype=torch.float64)).square().sum()
+        outer = module(torch.full((1, 3, 5, 5), 2.0, dtype=torch.float64)).square()
+    choose(mutables, (8, 6), 0)
+    expected = torch.autograd.grad(inner, module.weight, retain_graph=True)[0]
+    whole = torch.autograd.grad(outer.sum(), module.weight, retain_graph=True)[0]
+    found = []
+    # the later of the two slices has left its gradient when the earlier one's comes
+    outer.register_hook(lambda _: found.append(torch.autograd.grad(inner, module.weight, retain_graph=True)[0]))
+    (outer.sum() + inner).backward()
+    torch.testing.assert_close(found[0], expected)
+    torch.testing.assert_close(module.weight.grad, whole + expected)
+
+
+@pytest.mark.parametrize("kind", [SquentialMutableChannel, SimpleMutableChannel], ids=["prefix", "indices"])
+def test_gradients_have_gradients(kind):
+    def penalty(module: nn.Module, mutables: list) -> Tensor:
+        loss = loss_of(module, mutables)
+        choose(mutables, (8, 6), 0)
+        (gradient,) = torch.autograd.grad(loss, module.weight, create_graph=True)
+        return gradient.square().sum()
+
+    module, mutables = layer(kind)
+    (expected,) = torch.autograd.grad(penalty(module, mutables), module.weight)
+    module.zero_grad()
+    with JointGradients(module):
+        value = penalty(module, mutables)
+        (own,) = torch.autograd.grad(value, module.weight)
+    torch.testing.assert_close(own, expected, rtol=1e-10, atol=1e-10)
+
+
+def test_shared_weights_have_one_hub():
+    first, mutables = layer()
+    second, others = layer()
+    second.weight = first.weight
+    both = nn.ModuleList([first, second])
+    for inputs in (first, second):
+        inputs.zero_grad()
+    with JointGradients(both):
+        (loss_of(first, mutables) + loss_of(second, others)).backward()
+    shared = first._parameters["weight"].grad.clone()
+    first.zero_grad()
+    (loss_of(first, mutables) + loss_of(second, others)).backward()
+    torch.testing.assert_close(shared, first._parameters["weight"].grad)
+
+
+def test_what_needs_no_gradient_is_sliced_as_ever():
+    module, mutables = layer()
+    choose(mutables, (4, 3), 0)
+    with JointGradients(module), torch.no_grad():
+        assert module.weight.grad_fn is None
+    module.requires_grad_(False)
+    with JointGradients(module):
+        assert module.weight.grad_fn is None
+    module.requires_grad_(True)
+    with JointGradients(module):
+        assert "Cut" in type(module.weight.grad_fn).__name__
+        assert type(torch.func.grad(lambda x: module(x).sum())(torch.ones(1, 3, 5, 5, dtype=torch.float64))) is Tensor
+    assert "AsStrided" in type(module.weight.grad_fn).__name__
+
+
+def test_small_tensors_are_sliced_as_ever(monkeypatch):
+    monkeypatch.setattr(joint, "_SMALLEST", 9)
+    module, mutables = layer()
+    choose(mutables, (4, 3), 0)
+    with JointGradients(module):
+        assert "Cut" in type(module.weight.grad_fn).__name__
+        assert "AsStrided" in type(module.bias.grad_fn).__name__
+
+
+def test_an_exception_ends_it():
+    module, mutables = layer()
+    choose(mutables, (4, 3), 0)
+    with pytest.raises(KeyboardInterrupt), JointGradients(module):
+        raise KeyboardInterrupt
+    assert state_of(module).joint is None
+    assert "AsStrided" in type(module.weight.grad_fn).__name__
+
+
+def test_copies_made_inside_are_in_no_block():
+    module, _ = layer()
+    with JointGradients(module):
+        twins = [copy.deepcopy(module), pickle.loads(pickle.dumps(module))]
+    assert all(state_of(twin).joint is None for twin in twins)
