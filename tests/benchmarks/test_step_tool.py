@@ -9,23 +9,26 @@ from typing import Any
 import pytest
 import torch
 
-from benchmarks import _step, step
-from benchmarks.step import BUDGETS, MODELS, main, measure, misses, once, parse
+from benchmarks import _sandwich_step, _single_step, _step, step
+from benchmarks._step_tables import SANDWICH, SINGLE
+from benchmarks.step import main, measure, once, parse
 
 SMALL = ["--models", "resnet18", "--size", "32", "--batch", "2", "--repeat", "1"]
+MEASUREMENTS = {**_sandwich_step.MEASUREMENTS, **_single_step.MEASUREMENTS}
 
 
 @pytest.fixture(scope="module")
 def steps() -> _step.Steps:
-    return _step.Steps("resnet18", 32, 4, 2, 1)
+    return _step.Steps("resnet18", 32, 4, 1)
 
 
 @pytest.mark.parametrize("memory", ["fast", "lean"])
-def test_both_sides_compute_the_same(steps: _step.Steps, memory: _step.Memory) -> None:
-    twins = steps.twins()
-    steps.module.zero_grad()
-    steps.sandwich(memory)()
-    steps.by_hand(memory, twins)()
+def test_both_sides_compute_the_same(steps: _step.Steps, memory: _sandwich_step.Memory) -> None:
+    with _sandwich_step.Sandwich(steps, 2, 1) as sandwich:
+        twins = sandwich.twins()
+        steps.module.zero_grad()
+        sandwich.own(memory)()
+        sandwich.by_hand(memory, twins)()
     own = dict(steps.module.net.named_parameters())
     expected = {name: torch.zeros_like(value) for name, value in own.items()}
     for twin in twins:
@@ -38,23 +41,42 @@ def test_both_sides_compute_the_same(steps: _step.Steps, memory: _step.Memory) -
         assert error < 1e-3, name
 
 
-def test_a_model_is_measured_and_stands_in_its_section(
-    steps: _step.Steps, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def cells_of(steps: _step.Steps, monkeypatch: pytest.MonkeyPatch, path: Path, only: str) -> dict[str, str]:
+    """The row of a run, by column."""
+
     def here(measurement: str, model: str, arguments: argparse.Namespace) -> dict[str, Any]:
-        return _step.MEASUREMENTS[measurement](steps, arguments.repeat)
+        return MEASUREMENTS[measurement](steps, arguments)
 
     monkeypatch.setattr(step, "once", here)
-    path = tmp_path / "RESULTS.md"
-    assert main([*SMALL, "--results", str(path)]) == 0
+    assert main([*SMALL, "--only", only, "--results", str(path)]) == 0
     text = path.read_text()
-    assert "<!-- step -->" in text
-    cells = next(line for line in text.splitlines() if line.startswith("| resnet18 |")).strip("| ").split(" | ")
-    assert cells[1] == "1, 0.25, 0.5, 0.75"
-    assert len(cells) == 10
-    times = [float(cell) for place, cell in enumerate(cells) if place in (2, 5, 7, 8)]
-    assert all(time > 0 for time in times)
-    assert float(cells[9].removesuffix("%")) > 0
+    assert f"<!-- step-{only} -->" in text
+    assert "{" not in text
+    head, row = (
+        [cell.strip() for cell in line.strip("|").split("|")]
+        for line in text.splitlines()
+        if line.startswith(("| model ", "| resnet18 "))
+    )
+    return dict(zip(head, row, strict=True))
+
+
+def test_a_sandwich_is_measured_and_stands_in_its_section(
+    steps: _step.Steps, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    cells = cells_of(steps, monkeypatch, tmp_path / "RESULTS.md", "sandwich")
+    assert list(cells) == ["model", *SANDWICH.columns]
+    assert all(float(cells[name]) > 0 for name in ("fast time", "lean time"))
+
+
+def test_a_single_width_is_measured_and_stands_in_its_section(
+    steps: _step.Steps, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    cells = cells_of(steps, monkeypatch, tmp_path / "RESULTS.md", "single")
+    assert list(cells) == ["model", *SINGLE.columns]
+    assert all(float(value) > 0 for name, value in cells.items() if name != "model")
+    assert 1 < float(cells["memory"]) < 1.01  # these two are counted, not timed
+    assert 1 < float(cells["checkpoint"]) < 1.01
+    assert 0 < float(cells["checkpoint, KiB more"]) < 200
 
 
 def test_each_measurement_has_a_process() -> None:
@@ -67,12 +89,11 @@ def test_each_measurement_has_a_process() -> None:
 
 
 def injected(monkeypatch: pytest.MonkeyPatch, **changed: dict[str, Any]) -> None:
-    rows: dict[str, dict[str, Any]] = {
-        name: {"pairs": {"wall": [(1.0, 1.0), (1.04, 1.0), (9.0, 1.0)]}} for name in ("fast", "lean", "full", "half")
-    }
-    rows["fast"]["widths"] = [1.0, 0.25]
-    rows["draw"] = {"pairs": {"wall": [(0.001, 1.0)]}}
-    rows |= {name: {"peak": 100, "gradients": 20, "from_none": 120} for name in step._PEAKS}
+    pairs = {"pairs": {"wall": [(1.0, 1.0), (1.02, 1.0), (9.0, 1.0)]}}
+    rows: dict[str, dict[str, Any]] = dict.fromkeys((*SANDWICH.measurements, *SINGLE.measurements), pairs)
+    rows |= {name: {"peak": 100, "gradients": 20, "from_none": 120} for name in rows if name.startswith("peak")}
+    rows["draw"] = {"seconds": [0.001, 0.0002, 0.0001]}
+    rows["kept"] = {"memory": [1005, 1000], "checkpoint": [4096, 2048]}
     rows |= changed
     monkeypatch.setattr(step, "once", lambda measurement, *_: rows[measurement])
 
@@ -81,36 +102,51 @@ def test_medians_of_pairs_are_judged(monkeypatch: pytest.MonkeyPatch, tmp_path: 
     arguments = ["--models", "x", "--check", "--results", str(tmp_path / "RESULTS.md")]
     injected(monkeypatch)
     assert main(arguments) == 0
-    widths, ratios = measure("x", parse([]))
-    assert widths == [1.0, 0.25]
-    assert ratios == {
-        "fast time": 1.04,
-        "lean time": 1.04,
-        "full / plain": 1.04,
-        "half / twin": 1.04,
-        "draw / step": 0.001,
+    assert measure(SANDWICH, "x", parse([])) == {
+        "fast time": 1.02,
+        "lean time": 1.02,
         "fast memory": 1.0,
         "lean memory": 1.0,
         "with gradients": 1.0,
     }
-    for changed in ({"peak-lean": {"peak": 111}}, {"lean": {"pairs": {"wall": [(1.06, 1.0)]}}}):
+    single = measure(SINGLE, "x", parse([]))
+    assert {single[name] for name in ("full / plain", "half / twin", "optimizer", "all-reduce")} == {1.02}
+    assert single["draw, ms"] == pytest.approx(0.2)
+    assert single["memory"] == 1.005
+    assert (single["checkpoint"], single["checkpoint, KiB more"]) == (2.0, 2.0)
+    for changed in (
+        {"peak-lean": {"peak": 111}},
+        {"half": {"pairs": {"wall": [(1.05, 1.0)]}}},
+        {"draw": {"seconds": [0.0004]}},
+        {"kept": {"memory": [1011, 1000], "checkpoint": [1, 1]}},
+    ):
         injected(monkeypatch, **changed)
         assert main(arguments) == 1
         assert main([argument for argument in arguments if argument != "--check"]) == 0
 
 
 def test_what_is_beyond_a_budget_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    good: dict[str, float | None] = dict(BUDGETS)
-    assert list(misses("x", good)) == []
-    assert list(misses("x", good | {"fast memory": 1.2, "lean time": 1.06, "full / plain": 2.0})) == [
-        "x: fast memory is 1.200 of the plain one's, not 1.05",
-        "x: lean time is 1.060 of the plain one's, not 1.05",
+    good: dict[str, float | None] = dict(SANDWICH.budgets)
+    assert list(SANDWICH.misses("x", good)) == []
+    assert list(SANDWICH.misses("x", good | {"fast memory": 1.2, "fast time": 1.06})) == [
+        "x: fast time is 1.060, not 1.05",
+        "x: fast memory is 1.200, not 1.05",
     ]
     injected(monkeypatch, **{"peak-pass": {"error": "fails"}})
-    assert list(misses("x", measure("x", parse([]))[1])) == ["x: lean memory couldn't be measured"]
+    assert list(SANDWICH.misses("x", measure(SANDWICH, "x", parse([])))) == ["x: lean memory couldn't be measured"]
+
+
+def test_more_may_be_added_to_a_checkpoint_that_is_large() -> None:
+    fine: dict[str, float | None] = dict(SINGLE.budgets)
+    beyond = fine | {"checkpoint, KiB more": 900.0}
+    assert list(SINGLE.misses("x", beyond | {"checkpoint": 1.009})) == []
+    assert list(SINGLE.misses("x", beyond | {"checkpoint": 1.02})) == ["x: checkpoint, KiB more is 900.000, not 200"]
+    assert list(SINGLE.misses("densenet201", fine | {"draw, ms": 0.9})) == []
 
 
 def test_the_models_are_those_of_the_budget() -> None:
-    assert parse([]).models == list(MODELS) == ["resnet50", "mobilenet_v2", "convnext_tiny", "densenet121"]
+    assert SANDWICH.models == ("resnet50", "mobilenet_v2", "convnext_tiny", "densenet121")
+    assert SINGLE.models == ("resnet50", "mobilenet_v2", "convnext_tiny", "efficientnet_b4", "vit_b_16", "densenet201")
+    assert parse([]).models is None
     with pytest.raises(SystemExit):
         parse(["--repeat", "0"])
