@@ -1,0 +1,83 @@
+"""The state of a process's random number generators as data that a checkpoint can hold."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from hashlib import sha256
+from typing import Any, TypeAlias
+
+import numpy as np
+import torch
+
+from lightning_channels.errors import ConfigError
+
+__all__ = ["RandomState", "check", "get", "seed_anew", "set_back"]
+
+RandomState: TypeAlias = dict[str, Any]
+
+
+def get(device: torch.device) -> RandomState:
+    """The state of the global generators of Python, NumPy and torch, and of the device's: dicts, numbers, tensors."""
+    version, words, gauss = random.getstate()
+    state: RandomState = {
+        "python": {"version": version, "words": torch.tensor(words, dtype=torch.uint32), "gauss": gauss},
+        "numpy": _map(np.random.get_state(legacy=False), np.ndarray, lambda array: torch.from_numpy(array.copy())),
+        "torch": torch.get_rng_state(),
+    }
+    if device.type != "cpu":
+        state[device.type] = _of_device("get_rng_state", device)
+    return state
+
+
+def set_back(state: RandomState, device: torch.device) -> None:
+    """Go on from a state; a device of another type than the saved one goes on as it is."""
+    python, numpy = _decoded(state)
+    random.setstate(python)
+    np.random.set_state(numpy)
+    torch.set_rng_state(state["torch"].cpu())
+    if device.type in state and device.type != "cpu":
+        _of_device("set_rng_state", device, state[device.type].cpu())
+
+
+def check(state: Any) -> None:
+    """Try a state on generators of its own, so that nothing is changed by one that doesn't fit.
+
+    Raises:
+        ConfigError: If it isn't what :func:`get` returns.
+    """
+    try:
+        python, numpy = _decoded(state)
+        random.Random().setstate(python)
+        np.random.RandomState(getattr(np.random, numpy["bit_generator"])()).set_state(numpy)
+        torch.Generator().set_state(state["torch"].cpu())
+    except Exception as error:  # whatever a file holds
+        raise ConfigError(f"the random state in it can't be read: {type(error).__name__}: {error}") from error
+
+
+def seed_anew(seed: int, step: int) -> None:
+    """Start all generators afresh, as a function of both numbers; alike on all ranks, as ``seed_everything`` does."""
+    digest = sha256(f"{seed}/{step}".encode()).digest()
+    first, second = int.from_bytes(digest[:8], "big"), int.from_bytes(digest[8:12], "big")
+    random.seed(first)
+    np.random.seed(second)
+    torch.manual_seed(first >> 1)
+
+
+def _decoded(state: RandomState) -> tuple[Any, Any]:
+    python = state["python"]
+    words = tuple(int(word) for word in python["words"].tolist())
+    numpy = _map(state["numpy"], torch.Tensor, lambda tensor: tensor.cpu().numpy())
+    return (python["version"], words, python["gauss"]), numpy
+
+
+def _map(value: Any, kind: type, convert: Callable[[Any], Any]) -> Any:
+    if isinstance(value, dict):
+        return {key: _map(entry, kind, convert) for key, entry in value.items()}
+    return convert(value) if isinstance(value, kind) else value
+
+
+def _of_device(name: str, device: torch.device, *arguments: Any) -> Any:
+    # CUDA's and XPU's take the device, MPS has only one
+    where = () if device.type == "mps" else (device,)
+    return getattr(torch.get_device_module(device), name)(*arguments, *where)
