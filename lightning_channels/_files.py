@@ -3,27 +3,30 @@
 from __future__ import annotations
 
 import os
-import socket
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 __all__ = ["replacing"]
 
+_ABANDONED = 3600.0
+"""Seconds since anything was written to it, after which a temporary file is one of a process that died."""
+
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """A temporary path beside ``path`` to write to, which takes its place when the block ends.
 
-    Whenever the process or the machine dies, there is the old file or the new one under the name, and never a part of it.
-    What a process that died has left unfinished in the folder is removed.
+    Whenever the process or the machine dies, the old file or the new one is there under the name, never a part of it.
+    What was left unfinished in the folder an hour ago or earlier is removed.
 
     Args:
         path: A file on a local file system; its folder is made if there is none.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    _remove_unfinished(path.parent)
-    temporary = path.with_name(f".{path.name}.{_host()}-{os.getpid()}.tmp")
+    _remove_abandoned(path.parent)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         yield temporary
         _to_disk(temporary)
@@ -34,27 +37,11 @@ def replacing(path: Path) -> Iterator[Path]:
         raise
 
 
-def _host() -> str:
-    return socket.gethostname().replace("/", "_")
-
-
-def _remove_unfinished(folder: Path) -> None:
-    for file in folder.glob(f".*.{_host()}-*.tmp"):
-        number = file.name.removesuffix(".tmp").rpartition("-")[2]
-        if number.isdecimal() and not _is_alive(int(number)):
-            file.unlink(missing_ok=True)
-
-
-def _is_alive(process: int) -> bool:
-    if os.name != "posix":  # elsewhere there is no harmless signal to ask with
-        return True
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:
-        return True
-    return True
+def _remove_abandoned(folder: Path) -> None:
+    for file in folder.glob(".*.[0-9]*.tmp"):
+        with suppress(OSError):  # another process may be as fast
+            if time.time() - file.stat().st_mtime > _ABANDONED:
+                file.unlink()
 
 
 def _to_disk(path: Path) -> None:

@@ -20,9 +20,10 @@ RandomState: TypeAlias = dict[str, Any]
 def get(device: torch.device) -> RandomState:
     """The state of the global generators of Python, NumPy and torch, and of the device's: dicts, numbers, tensors."""
     version, words, gauss = random.getstate()
+    numpy = np.random.get_state(legacy=False)  # noqa: NPY002
     state: RandomState = {
         "python": {"version": version, "words": torch.tensor(words, dtype=torch.uint32), "gauss": gauss},
-        "numpy": _map(np.random.get_state(legacy=False), np.ndarray, lambda array: torch.from_numpy(array.copy())),
+        "numpy": _map(numpy, np.ndarray, lambda array: torch.from_numpy(array.copy())),
         "torch": torch.get_rng_state(),
     }
     if device.type != "cpu":
@@ -34,7 +35,7 @@ def set_back(state: RandomState, device: torch.device) -> None:
     """Go on from a state; a device of another type than the saved one goes on as it is."""
     python, numpy = _decoded(state)
     random.setstate(python)
-    np.random.set_state(numpy)
+    np.random.set_state(numpy)  # noqa: NPY002
     torch.set_rng_state(state["torch"].cpu())
     if device.type in state and device.type != "cpu":
         _of_device("set_rng_state", device, state[device.type].cpu())
@@ -60,7 +61,7 @@ def seed_anew(seed: int, step: int) -> None:
     digest = sha256(f"{seed}/{step}".encode()).digest()
     first, second = int.from_bytes(digest[:8], "big"), int.from_bytes(digest[8:12], "big")
     random.seed(first)
-    np.random.seed(second)
+    np.random.seed(second)  # noqa: NPY002
     torch.manual_seed(first >> 1)
 
 
