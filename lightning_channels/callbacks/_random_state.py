@@ -22,8 +22,8 @@ def get(device: torch.device) -> RandomState:
     version, words, gauss = random.getstate()
     numpy = np.random.get_state(legacy=False)  # noqa: NPY002
     state: RandomState = {
-        "python": {"version": version, "words": torch.tensor(words, dtype=torch.uint32), "gauss": gauss},
-        "numpy": _map(numpy, np.ndarray, lambda array: torch.from_numpy(array.copy())),
+        "python": {"version": version, "words": _tensor(np.array(words, np.uint32)), "gauss": gauss},
+        "numpy": _map(numpy, np.ndarray, _tensor),
         "torch": torch.get_rng_state(),
     }
     if device.type != "cpu":
@@ -67,9 +67,18 @@ def seed_anew(seed: int, step: int) -> None:
 
 def _decoded(state: RandomState) -> tuple[Any, Any]:
     python = state["python"]
-    words = tuple(int(word) for word in python["words"].tolist())
-    numpy = _map(state["numpy"], torch.Tensor, lambda tensor: tensor.cpu().numpy())
+    words = tuple(_array(python["words"]).tolist())
+    numpy = _map(state["numpy"], torch.Tensor, _array)
     return (python["version"], words, python["gauss"]), numpy
+
+
+def _tensor(array: Any) -> torch.Tensor:
+    # generators count in unsigned integers, tensors of which can't be pickled
+    return torch.from_numpy(array.view(f"i{array.itemsize}").copy())
+
+
+def _array(tensor: torch.Tensor) -> Any:
+    return tensor.cpu().numpy().view(f"u{tensor.element_size()}")
 
 
 def _map(value: Any, kind: type, convert: Callable[[Any], Any]) -> Any:

@@ -58,7 +58,7 @@ class ByEpoch(Sampler[int]):
 def loader(
     stateful: bool = True, by_epoch: bool = False, data: Dataset[Any] | None = None, **kwargs: Any
 ) -> DataLoader[Any]:
-    order: dict[str, Any] = {"sampler": ByEpoch()} if by_epoch else {"shuffle": True}
+    order: dict[str, Any] = {"sampler": ByEpoch()} if by_epoch else {} if "sampler" in kwargs else {"shuffle": True}
     kind: Any = StatefulDataLoader if stateful else DataLoader
     made: DataLoader[Any] = kind(NoisyImages() if data is None else data, batch_size=4, **order, **kwargs)
     return made
