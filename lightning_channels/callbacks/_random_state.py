@@ -50,7 +50,8 @@ def check(state: Any) -> None:
     try:
         python, numpy = _decoded(state)
         random.Random().setstate(python)
-        np.random.RandomState(type(np.random.get_bit_generator())()).set_state(numpy)  # refuses another kind's
+        kind = type(np.random.get_bit_generator())  # type: ignore[attr-defined]
+        np.random.RandomState(kind()).set_state(numpy)  # which refuses another kind's
         torch.Generator().set_state(state["torch"].cpu())
     except Exception as error:  # whatever a file holds
         raise ConfigError(f"the random state in it can't be read: {type(error).__name__}: {error}") from error

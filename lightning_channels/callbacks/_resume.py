@@ -41,15 +41,22 @@ class ResumeHooks(Callback, ABC):
     exact_resume: bool
     seed: int
     _resumption: _Resumption | None = None
+    _has_saved = False
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Begin a run, which hasn't saved anything."""
+        self._has_saved = False
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Add the ranks' states; one of several callbacks does."""
+        self._has_saved = True
         if self.exact_resume and RESUME not in checkpoint:
             checkpoint[RESUME] = {"world_size": trainer.world_size, "ranks": _gather(trainer)}
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Arrange that a run which resumes goes on with the states in it."""
-        if self.exact_resume and trainer.state.fn == TrainerFn.FITTING:
+        # a tuner loads what the same run has saved before it tried this and that
+        if self.exact_resume and trainer.state.fn == TrainerFn.FITTING and not self._has_saved:
             saved = checkpoint.get(RESUME)
             state = {} if saved is None else self._fitting(saved, trainer, checkpoint["global_step"])
             self._resumption = _Resumption(trainer, **state)

@@ -217,6 +217,7 @@ class ChannelPruning(InactiveHooks, ResumeHooks, SeveralPasses, EvaluationHooks)
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Arrange that the module is prepared as soon as it is built."""
+        super().setup(trainer, pl_module, stage)
         if isinstance(trainer.strategy, FSDPStrategy):
             raise MisconfigurationException(
                 f"{self.state_key}: FSDPStrategy flattens parameters, so that they have no channels. Use DDP, or "

@@ -7,7 +7,7 @@ import lightning as L
 import numpy as np
 import pytest
 import torch
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.callbacks import LearningRateFinder, ModelCheckpoint
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from lightning_channels import ChannelPruning
@@ -127,6 +127,23 @@ def test_a_split_that_the_loader_draws_is_not_another_one(tmp_path):
         trainer(tmp_path, ChannelPruning(), *callbacks, max_epochs=2).fit(module, ckpt_path=checkpoint)
         parts.append(module.part)
     assert parts[0] == parts[1]
+
+
+def test_a_tuner_that_tries_a_few_steps_is_no_resume(tmp_path):
+    class Tuned(Noisy):
+        lr = 0.05
+
+        def configure_optimizers(self):
+            return torch.optim.SGD(self.parameters(), lr=self.lr)
+
+    weights = []
+    for exact in (True, False):
+        L.seed_everything(1, verbose=False)
+        module, finder = Tuned(), LearningRateFinder(num_training_steps=3, early_stop_threshold=None)
+        run = trainer(tmp_path, ChannelPruning(exact_resume=exact), finder, max_epochs=2)
+        run.fit(module, loader(stateful=False))
+        weights.append(module.state_dict())
+    assert all(torch.equal(tensor, weights[1][name]) for name, tensor in weights[0].items())
 
 
 def states():
