@@ -2,6 +2,7 @@
 
 import random
 from functools import partial
+from typing import ClassVar
 
 import lightning as L
 import numpy as np
@@ -169,6 +170,29 @@ def test_the_state_is_small_plain_and_comes_back(tmp_path):
     assert states() != before
     _random_state.set_back(state, torch.device("cpu"))
     assert states() == before
+
+
+@pytest.mark.parametrize(("device", "where"), [("cuda:1", [torch.device("cuda:1")]), ("mps", [])])
+def test_the_devices_generator_is_saved_with_it(monkeypatch, device, where):
+    """A stand-in for the device's module: which functions are called with what."""
+
+    class Module:
+        state = torch.arange(4, dtype=torch.uint8)
+        calls: ClassVar[list] = []
+
+        def get_rng_state(*given):
+            Module.calls.append(list(given))
+            return Module.state
+
+        def set_rng_state(state, *given):
+            Module.calls.append([state, *given])
+
+    monkeypatch.setattr(torch, "get_device_module", lambda device: Module)
+    device = torch.device(device)
+    state = _random_state.get(device)
+    _random_state.set_back(state, device)
+    _random_state.set_back(state, torch.device("cpu"))
+    assert Module.calls == [where, [Module.state, *where]]
 
 
 def test_several_callbacks_save_one_state(tmp_path):
