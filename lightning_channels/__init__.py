@@ -13,7 +13,7 @@ __version__ = "0.1.0"
 
 # module -> the names that it exports here
 _MODULES = {
-    "callbacks": ("ChannelPruning",),
+    "callbacks": ("ChannelPruning", "newest_checkpoint"),
     "dynamic_ops": (
         "DynamicBatchNorm1d",
         "DynamicBatchNorm2d",
@@ -83,7 +83,7 @@ def __dir__() -> list[str]:
 
 if TYPE_CHECKING:  # what type checkers and editors see
     from lightning_channels._config import config_dir, mutator_config
-    from lightning_channels.callbacks import ChannelPruning
+    from lightning_channels.callbacks import ChannelPruning, newest_checkpoint
     from lightning_channels.distillation import Distillation
     from lightning_channels.dynamic_ops import (
         DynamicBatchNorm1d,

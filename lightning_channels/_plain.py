@@ -11,6 +11,7 @@ from typing import Any, TypeGuard
 
 import yaml
 
+from lightning_channels._files import replacing
 from lightning_channels.errors import ConfigError
 
 __all__ = ["is_int", "is_number", "read_file", "to_plain", "write_file"]
@@ -109,12 +110,6 @@ def write_file(path: str | os.PathLike[str], data: Mapping[str, Any] | Sequence[
         text = yaml.safe_dump(plain, sort_keys=False, default_flow_style=None, width=1000)
     else:
         raise ConfigError(f"{path} must end in .yaml, .yml or .json")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
+    with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
     return path

@@ -15,7 +15,8 @@ import lightning_channels
 PACKAGE = Path(lightning_channels.__file__).parent
 LAYERS = [
     ("errors",),
-    ("_modules", "_plain", "_rng"),
+    ("_files", "_modules", "_rng"),
+    ("_plain",),
     ("eval_caches",),
     ("registry",),
     ("mutables",),

@@ -14,7 +14,7 @@ from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger
 from omegaconf import DictConfig, OmegaConf
 
-from lightning_channels import ChannelMutator
+from lightning_channels import ChannelMutator, newest_checkpoint
 from slimmable.classifier import Classifier
 from slimmable.report import Batch, Latency, Row, export_at, measure, on_device, save, subnets_of, table
 
@@ -87,7 +87,10 @@ def train(config: DictConfig, output: Path) -> Trained:
         enable_progress_bar=with_bar,
         _convert_="all",
     )
-    trainer.fit(classifier, data, ckpt_path=config.ckpt_path)
+    checkpoint = config.ckpt_path
+    if checkpoint is not None and Path(checkpoint).is_dir():
+        checkpoint = newest_checkpoint(checkpoint)
+    trainer.fit(classifier, data, ckpt_path=checkpoint)
     return Trained(classifier, pruning.mutator, data, trainer)
 
 

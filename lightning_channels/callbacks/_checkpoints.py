@@ -18,6 +18,7 @@ from lightning.fabric.plugins import CheckpointIO
 from lightning.pytorch import Trainer
 
 from lightning_channels._plain import write_file
+from lightning_channels.callbacks._whole import WholeFiles
 
 if TYPE_CHECKING:
     from lightning_channels.callbacks.pruning import ChannelPruning
@@ -51,7 +52,7 @@ class StructureFiles(CheckpointIO):
         """Put the decorator around the strategy's plugin, once."""
         inner = trainer.strategy.checkpoint_io
         if not isinstance(inner, cls):
-            trainer.strategy.checkpoint_io = cls(inner, trainer)
+            trainer.strategy.checkpoint_io = cls(WholeFiles.around(inner), trainer)
 
     @staticmethod
     def callbacks_of(trainer: Trainer) -> list[ChannelPruning]:
@@ -68,12 +69,12 @@ class StructureFiles(CheckpointIO):
             yield callback, structure_path(checkpoint, callback.module if len(callbacks) > 1 else None)
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, *args: Any, **kwargs: Any) -> None:
-        """Write the checkpoint, then a structure file for each callback beside it."""
-        self.inner.save_checkpoint(checkpoint, path, *args, **kwargs)
+        """Write a structure file for each callback, then the checkpoint beside it: none is ever without."""
         for callback, file in self._files(path):
             structure = callback.state_dict() if callback.save_structure and self.trainer.is_global_zero else None
             if structure:
                 _write(file, structure)
+        self.inner.save_checkpoint(checkpoint, path, *args, **kwargs)
 
     def load_checkpoint(self, path: Any, *args: Any, **kwargs: Any) -> dict[str, Any]:
         """Read the checkpoint, and refuse it if its structure doesn't fit.

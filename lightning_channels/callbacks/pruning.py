@@ -22,6 +22,7 @@ from lightning_channels.callbacks._evaluation import EvaluationHooks
 from lightning_channels.callbacks._inactive import InactiveHooks
 from lightning_channels.callbacks._passes import Memory
 from lightning_channels.callbacks._preparation import adopt, describe, prepare
+from lightning_channels.callbacks._resume import ResumeHooks
 from lightning_channels.callbacks._sandwich import SeveralPasses
 from lightning_channels.callbacks._source import MutatorSource
 from lightning_channels.callbacks._sync_norm import KeepDynamic
@@ -45,7 +46,7 @@ class _Default(str):
 _RANDOM = _Default("random")
 
 
-class ChannelPruning(InactiveHooks, SeveralPasses, EvaluationHooks):
+class ChannelPruning(InactiveHooks, ResumeHooks, SeveralPasses, EvaluationHooks):
     """Makes a LightningModule's channels prunable and trains another subnet of it at each step.
 
     The module is prepared right after ``__init__``, ``setup`` or ``configure_model`` built its net, whichever comes
@@ -89,6 +90,8 @@ class ChannelPruning(InactiveHooks, SeveralPasses, EvaluationHooks):
             proves each unit alone as well.
         save_structure: Write a structure file beside each checkpoint: ``x.structure.yaml`` for ``x.ckpt``
             (``x.<module>.structure.yaml`` where several of these callbacks run).
+        exact_resume: Write each rank's state of Python's, NumPy's and torch's random number generators into each
+            checkpoint, and go on with it when a run is resumed, so that it computes what it would have computed.
         update_inactive: Let an optimizer step move channels that were inactive in all of its batches, too: their
             gradients are zero, but weight decay and momentum go on. ``False`` leaves them and their optimizer state as
             they are; it needs automatic optimization, and SGD, Adam, AdamW or an optimizer like these.
@@ -127,6 +130,7 @@ class ChannelPruning(InactiveHooks, SeveralPasses, EvaluationHooks):
         recalibrate: int = 0,
         verify: bool | Literal["full"] = True,
         save_structure: bool = True,
+        exact_resume: bool = True,
         update_inactive: bool = True,
     ) -> None:
         super().__init__()
@@ -140,6 +144,7 @@ class ChannelPruning(InactiveHooks, SeveralPasses, EvaluationHooks):
         self.recalibrate = recalibrate
         self.verify = verify
         self.save_structure = save_structure
+        self.exact_resume = exact_resume
         self.update_inactive = update_inactive
         with as_misconfiguration("ChannelPruning"):
             self._check_arguments()
@@ -167,7 +172,7 @@ class ChannelPruning(InactiveHooks, SeveralPasses, EvaluationHooks):
             raise ConfigError(f"memory must be 'fast' or 'lean', got {self.memory!r}")
         if self.every_n_steps < 1:
             raise ConfigError(f"every_n_steps must be at least 1, got {self.every_n_steps}")
-        for name in ("log_resources", "prog_bar", "save_structure", "update_inactive"):
+        for name in ("log_resources", "prog_bar", "save_structure", "exact_resume", "update_inactive"):
             if not isinstance(getattr(self, name), bool):
                 raise ConfigError(f"{name} must be true or false, got {getattr(self, name)!r}")
         if not (isinstance(self.verify, bool) or self.verify == "full"):
@@ -212,6 +217,7 @@ class ChannelPruning(InactiveHooks, SeveralPasses, EvaluationHooks):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Arrange that the module is prepared as soon as it is built."""
+        super().setup(trainer, pl_module, stage)
         if isinstance(trainer.strategy, FSDPStrategy):
             raise MisconfigurationException(
                 f"{self.state_key}: FSDPStrategy flattens parameters, so that they have no channels. Use DDP, or "
@@ -277,7 +283,7 @@ class ChannelPruning(InactiveHooks, SeveralPasses, EvaluationHooks):
         super().on_fit_start(trainer, pl_module)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Check that all ranks have the same units and draw the same choices."""
+        """Check that all ranks have the same units and draw the same choices; go on where a checkpoint was written."""
         facts = {
             "units": [(unit.name, unit.num_channels) for unit in self.mutator.mutable_units],
             "choices": self._drawn(self.mutator, trainer.current_epoch, 0),
@@ -285,6 +291,7 @@ class ChannelPruning(InactiveHooks, SeveralPasses, EvaluationHooks):
         }
         check_ranks_agree(trainer, self.state_key, facts)
         self._start_passes(trainer, pl_module)
+        super().on_train_start(trainer, pl_module)
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Set the choices of this step, or of its first pass."""
@@ -354,6 +361,7 @@ class ChannelPruning(InactiveHooks, SeveralPasses, EvaluationHooks):
         """Take everything off the module and the trainer that stood in for a method of theirs."""
         super().teardown(trainer, pl_module, stage)
         forget(pl_module, self)
+        self._forget_resumption()
         self._stop_passes()
         self._give_back()
 
@@ -361,6 +369,7 @@ class ChannelPruning(InactiveHooks, SeveralPasses, EvaluationHooks):
         """Do what the hooks that Lightning leaves out after an exception would have done."""
         super().on_exception(trainer, pl_module, exception)
         forget(pl_module, self)
+        self._forget_resumption()
         self._stop_passes()
         self._give_back()
         keep_visible(trainer, pl_module)

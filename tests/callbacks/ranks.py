@@ -1,4 +1,4 @@
-"""Running a script of two gloo processes, whose ranks leave files in a folder."""
+"""Running a script of several processes, such as two ranks on gloo, that leaves files in a folder."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ _ROOT = Path(lightning_channels.__file__).parents[1]
 _OF_AN_OUTER_RUN = ("LOCAL_RANK", "NODE_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT", "PL_GLOBAL_SEED")
 
 
-def run_ranks(module: str, folder: Path) -> None:
-    """Run a module with the folder as its argument, and assert that it ends well."""
+def run_ranks(module: str, folder: Path, *arguments: str) -> None:
+    """Run a module with the folder as its first argument, and assert that it ends well."""
     environment = {key: value for key, value in os.environ.items() if key not in _OF_AN_OUTER_RUN}
     environment |= {"PYTHONPATH": str(_ROOT), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", module, str(folder)]
+    command = [sys.executable, "-m", module, str(folder), *arguments]
     done = subprocess.run(command, cwd=_ROOT, env=environment, capture_output=True, text=True, timeout=240, check=False)
     assert done.returncode == 0, done.stderr[-3000:]

@@ -5,36 +5,11 @@ from __future__ import annotations
 import sys
 from typing import Any
 
-import lightning as L
 import torch
 
 from lightning_channels import ChannelPruning
 from tests.callbacks.nets import Classifier, Watch, loader, trainer
-
-
-def seeded_loader() -> Any:
-    """The order of an epoch's batches is a function of the epoch, so that a resumed run sees the same ones."""
-
-    class BySeed(torch.utils.data.Sampler):
-        epoch = 0
-
-        def __len__(self) -> int:
-            return 24
-
-        def set_epoch(self, epoch: int) -> None:
-            self.epoch = epoch
-
-        def __iter__(self) -> Any:
-            return iter(torch.randperm(24, generator=torch.Generator().manual_seed(self.epoch)).tolist())
-
-    return loader(shuffle=False, sampler=BySeed())
-
-
-class Seeded(L.Callback):
-    """Dropout is a function of the step: Lightning restores no random state, and draws from it when loaders begin."""
-
-    def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
-        torch.manual_seed(100 * trainer.current_epoch + batch_idx)
+from tests.callbacks.noise import ByEpoch
 
 
 class Scheduled(Classifier):
@@ -48,8 +23,8 @@ def run(path: Any, epochs: int, checkpoint: Any = None, save: Any = None) -> dic
     pruning = ChannelPruning(seed=5)
     watch = Watch(pruning)
     module = Scheduled()
-    fitted = trainer(path, pruning, watch, Seeded(), max_epochs=epochs)
-    fitted.fit(module, seeded_loader(), loader(shuffle=False), ckpt_path=checkpoint)
+    fitted = trainer(path, pruning, watch, max_epochs=epochs)
+    fitted.fit(module, loader(shuffle=False, sampler=ByEpoch()), loader(shuffle=False), ckpt_path=checkpoint)
     if save is not None:
         fitted.save_checkpoint(save)
     return {

@@ -39,6 +39,7 @@ from tests.callbacks.nets import UNITS, Classifier, loader, trainer
         ({"eval_choices": "maximum"}, r"eval_choices must be one of max, min, current.*did you mean 'max'\?"),
         ({"eval_choices": {"a": None}}, r"must be a number"),
         ({"verify": "yes"}, r"verify must be true or false"),
+        ({"exact_resume": 1}, r"exact_resume must be true or false, got 1"),
         ({"unit": "SequentialMutableChanelUnit"}, r"did you mean 'SequentialMutableChannelUnit'\?"),
         ({"unit": {"choice_mode": "ratio"}}, r"needs a 'type'"),
         ({"unit": {"type": "SequentialMutableChannelUnit", "choise_mode": "ratio"}}, r"did you mean 'choice_mode'\?"),

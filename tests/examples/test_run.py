@@ -36,7 +36,7 @@ def test_training_goes_on_from_a_checkpoint(composed, tmp_path: Path, monkeypatc
         patch.setattr(Classifier, "on_train_epoch_end", lambda self: setattr(self.trainer, "should_stop", True))
         first = train(config, tmp_path / "first").trainer
     assert (first.current_epoch, first.global_step) == (1, 2)
-    config.ckpt_path = str(tmp_path / "first" / "slimmable.ckpt")
+    config.ckpt_path = str(tmp_path / "first")  # the newest in it
     second = train(config, tmp_path / "second")
     assert (second.trainer.current_epoch, second.trainer.global_step) == (2, 4)
     assert torch.load(tmp_path / "second" / "slimmable.ckpt", weights_only=True)["global_step"] == 4
