@@ -15,7 +15,8 @@ import lightning_channels
 PACKAGE = Path(lightning_channels.__file__).parent
 LAYERS = [
     ("errors",),
-    ("_modules", "_plain", "_rng"),
+    ("_modules", "_parsing", "_rng"),
+    ("_plain",),
     ("eval_caches",),
     ("registry",),
     ("mutables",),

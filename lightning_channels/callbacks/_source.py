@@ -117,7 +117,7 @@ def _is_omegaconf(value: Any) -> bool:
 def _read_path(path: Path, module: str | None) -> Any:
     if path.suffix in (".yaml", ".yml", ".json"):
         return read_file(path)
-    if not path.exists():
+    if not path.is_file():
         raise ConfigError(f"there is no file {path}; give a .yaml, .yml or .json file, or a checkpoint")
     key = "ChannelPruning" if module is None else f"ChannelPruning[{module}]"
     files = [Path(structure_path(path.resolve(), name)) for name in dict.fromkeys((module, None))]
@@ -125,8 +125,9 @@ def _read_path(path: Path, module: str | None) -> Any:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
         states = checkpoint.get("callbacks", {})
         if key in states:
-            return states[key]
-        reason = f"it holds no state of {key}" + (f", only of {', '.join(map(str, states))}" if states else "")
+            return to_plain(states[key], key)
+        others = [name for name in states if isinstance(name, str)]
+        reason = f"it holds no state of {key}" + (f", only of {', '.join(others)}" if others else "")
     except Exception as error:  # torch.load raises many kinds, all of which mean: not readable as data
         reason = f"it can't be read as plain data ({' '.join(str(error).split())[:200]})"
     for beside in files:  # the checkpoint has weights only, or something else in it isn't plain data

@@ -96,7 +96,7 @@ def make_tracer(parse_cfg: Mapping[str, Any]) -> Tracer | None:
     if not is_typed(parse_cfg):
         raise ConfigError(f"parse_cfg must be a dict with a 'type', got {parse_cfg!r}. Known: {', '.join(known)}")
     kind = parse_cfg["type"]
-    if kind in _WITHOUT_TRACER:
+    if isinstance(kind, str) and kind in _WITHOUT_TRACER:
         check_keys(parse_cfg, _WITHOUT_TRACER[kind], f"parse_cfg of type {kind!r}")
         return None
     if kind not in TRACERS:
