@@ -14,6 +14,7 @@ from lightning_channels.callbacks._checkpoints import structure_path
 from lightning_channels.errors import ConfigError
 from lightning_channels.mutators import ChannelMutator
 from lightning_channels.registry import UNITS, build
+from lightning_channels.units import MutableChannelUnit
 
 __all__ = ["MutatorSource"]
 
@@ -91,6 +92,8 @@ class MutatorSource:
 def _unit_config(unit: Any) -> dict[str, Any]:
     if isinstance(unit, type):
         name = UNITS.name_of(unit)
+        if not issubclass(unit, MutableChannelUnit):
+            raise ConfigError(f"unit must be a unit type, got {unit.__name__}. Known: {', '.join(UNITS.names())}")
         if name is None:
             raise ConfigError(f"the unit class {unit.__name__} isn't registered; decorate it with @UNITS.register()")
         unit = name

@@ -106,6 +106,10 @@ def make_tracer(parse_cfg: Mapping[str, Any]) -> Tracer | None:
     return tracer
 
 
+def _described(given: Any) -> str:
+    return f"the class {given.__name__}; make a model of it" if isinstance(given, type) else type(given).__name__
+
+
 def refuse_unfit(model: nn.Module, predefined: bool = False) -> None:
     """Refuse what can't be prepared.
 
@@ -117,11 +121,12 @@ def refuse_unfit(model: nn.Module, predefined: bool = False) -> None:
         PrepareError: If the model is prepared already, sharded, or not initialised yet.
     """
     if not isinstance(model, nn.Module):
-        raise PrepareError(f"the model must be an nn.Module, got {type(model).__name__}")
+        raise PrepareError(f"the model must be an nn.Module, got {_described(model)}")
     for name, module in named_modules_of(model):
         if MUTATOR in module.__dict__ or (is_dynamic(module) and not predefined):
+            what = f"is a {type(module).__name__}" if is_dynamic(module) else "has a mutator"
             raise PrepareError(
-                f"the model is prepared already ({name or 'it'} is a {type(module).__name__}); use its mutator "
+                f"the model is prepared already ({name or 'it'} {what}); use its mutator "
                 "(find_mutator(model)), or restore() the plain classes first. A model that was written with dynamic "
                 "ops takes parse_cfg={'type': 'Predefined'}"
             )

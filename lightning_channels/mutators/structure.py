@@ -100,7 +100,10 @@ def _checked(data: Any) -> dict[str, Any]:
         if key not in plain:
             raise StructureError(f"the structure has no {key!r}; it needs the keys {', '.join(_KEYS)}")
     if plain["version"] != VERSION:
-        raise StructureError(f"the structure has version {plain['version']!r}; this release reads version {VERSION}")
+        raise StructureError(
+            f"the structure has version {plain['version']!r}; this release reads version {VERSION}. Take the release "
+            "that wrote it, or trace the model anew"
+        )
     for key in ("template", "choices", "fingerprint"):
         if not isinstance(plain[key], dict):
             raise StructureError(f"{key!r} of a structure must be a dict, got {type(plain[key]).__name__}")

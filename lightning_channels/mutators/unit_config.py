@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -38,8 +39,14 @@ class UnitConfig:
             config = {"type": config}
         if not isinstance(config, Mapping):
             raise ConfigError(f"channel_unit_cfg must be a unit class, its name or a dict with 'type', got {config!r}")
-        check_keys(config, _KEYS, "channel_unit_cfg")
         self.unit_class = _unit_class(config.get("type", "SequentialMutableChannelUnit"))
+        for key in config:
+            if key not in _KEYS and key in inspect.signature(self.unit_class).parameters:
+                raise ConfigError(
+                    f"channel_unit_cfg has {key!r}, which is an argument of its units: write "
+                    f"default_args: {{{key}: {config[key]!r}}}"
+                )
+        check_keys(config, _KEYS, "channel_unit_cfg")
         self.default_args: dict[str, Any] = _dict_of(config, "default_args", "channel_unit_cfg")
         units = config.get("units")
         if isinstance(units, (str, os.PathLike)):

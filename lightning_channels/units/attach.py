@@ -20,6 +20,9 @@ from lightning_channels.units.channel import Channel
 __all__ = ["attach", "check_fits", "check_followers", "detach"]
 
 
+_ADVICE = "Take units with the model that they were made from"
+
+
 def check_fits(model: nn.Module, unit: str, channels: Iterable[Channel]) -> None:
     """Check that a model has the modules and positions that channels name.
 
@@ -32,7 +35,7 @@ def check_fits(model: nn.Module, unit: str, channels: Iterable[Channel]) -> None
             names = [name for name, _ in named_modules_of(model)]
             raise StructureError(
                 f"unit {unit!r} has a channel in the module {channel.name!r}, which the model doesn't have"
-                f"{did_you_mean(channel.name, names)}"
+                f"{did_you_mean(channel.name, names) or '.'} {_ADVICE}"
             )
         reason = refusal(module)
         if reason is not None and not is_dynamic(module):
@@ -42,10 +45,10 @@ def check_fits(model: nn.Module, unit: str, channels: Iterable[Channel]) -> None
             what = f"tensor {channel.tensor!r}" if channel.tensor else "channels"
             what = f"the integer {channel.attribute!r}" if channel.attribute else what
             raise StructureError(
-                f"unit {unit!r} needs {what} of {channel.name!r}, a {type(module).__name__}, which has none"
+                f"unit {unit!r} needs {what} of {channel.name!r}, a {type(module).__name__}, which has none. {_ADVICE}"
             )
         if channel.end > size:
-            raise StructureError(f"unit {unit!r} needs {channel!r}, but that side has {size} positions")
+            raise StructureError(f"unit {unit!r} needs {channel!r}, but that side has {size} positions. {_ADVICE}")
 
 
 def check_followers(model: nn.Module, unit: str, channels: Iterable[Channel]) -> None:

@@ -299,6 +299,7 @@ class MutableChannelUnit:
             ChoiceError: If there are none, if one is out of range, or if groups would keep different channels.
         """
         probe = BaseMutableChannel(self.num_channels)
+        probe.name = f"unit {self.name!r}"
         probe.keep(channels)
         rows = probe.current_mask.reshape(self.groups, -1)
         if self.groups > 1 and not bool((rows == rows[:1]).all()):
