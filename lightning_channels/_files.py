@@ -10,6 +10,9 @@ from pathlib import Path
 
 __all__ = ["replacing"]
 
+_TEMPORARY = ".lightning_channels.tmp"
+"""Ends the names of temporary files; nobody else's end so."""
+
 _ABANDONED = 3600.0
 """Seconds since anything was written to it, after which a temporary file is one of a process that died."""
 
@@ -26,7 +29,7 @@ def replacing(path: Path) -> Iterator[Path]:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     _remove_abandoned(path.parent)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}{_TEMPORARY}")
     try:
         yield temporary
         _to_disk(temporary)
@@ -38,7 +41,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def _remove_abandoned(folder: Path) -> None:
-    for file in folder.glob(".*.[0-9]*.tmp"):
+    for file in folder.glob(f".*{_TEMPORARY}"):
         with suppress(OSError):  # another process may be as fast
             if time.time() - file.stat().st_mtime > _ABANDONED:
                 file.unlink()

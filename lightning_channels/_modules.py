@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 from torch import Tensor, nn
 
-__all__ = ["modules_of", "named_modules_of", "named_tensors_of", "unchanging"]
+__all__ = ["module_at", "modules_of", "named_modules_of", "named_tensors_of", "unchanging"]
 
 
 class _Known(threading.local):
@@ -57,6 +57,14 @@ def _find(model: nn.Module) -> list[tuple[str, nn.Module]]:
         children = [(f"{inside}{key}", child) for key, child in module._modules.items() if child is not None]
         waiting += reversed(children)
     return found
+
+
+def module_at(model: nn.Module, name: str) -> nn.Module | None:
+    """The submodule of a dotted name; unlike PyTorch's look-up, it touches no attribute but registered modules."""
+    module: nn.Module | None = model
+    for part in name.split(".") if name else ():
+        module = None if module is None else module._modules.get(part)
+    return module
 
 
 def modules_of(model: nn.Module) -> list[nn.Module]:

@@ -103,7 +103,7 @@ class Distillation:
             if not is_number(value) or value < 0:
                 raise ConfigError(f"distillation: {name} must be a number of at least 0, got {value!r}")
         if temperature == 0:
-            raise ConfigError("distillation: temperature must be above 0")
+            raise ConfigError(f"distillation: temperature must be a number above 0, got {temperature!r}")
         if soft == hard == 0:
             raise ConfigError("distillation: with soft and hard both 0 the narrow subnets learn nothing")
         if not is_int(dim):

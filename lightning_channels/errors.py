@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Mapping
+from itertools import islice
 
 __all__ = [
     "ChannelsError",
@@ -17,8 +18,21 @@ __all__ = [
 ]
 
 
+_MAX_MESSAGE = 4000
+_MAX_COMPARED = 2000
+_MAX_NAME = 200
+
+
 class ChannelsError(Exception):
-    """Base of every error that this package raises on purpose."""
+    """Base of every error that this package raises on purpose.
+
+    Args:
+        message: What is wrong. A very long one, such as one that quotes a whole file, loses its middle.
+    """
+
+    def __init__(self, message: str = "") -> None:
+        half = _MAX_MESSAGE // 2
+        super().__init__(message if len(message) <= _MAX_MESSAGE else f"{message[:half]} … {message[-half:]}")
 
 
 class ConfigError(ChannelsError, ValueError):
@@ -51,7 +65,8 @@ def did_you_mean(name: object, allowed: Iterable[str]) -> str:
     Returns:
         ``"; did you mean 'x'?"``, or an empty string where nothing comes near.
     """
-    close = difflib.get_close_matches(str(name), [str(item) for item in allowed], n=1, cutoff=0.5)
+    known = [str(item) for item in islice(allowed, _MAX_COMPARED)]  # comparing takes time, and a file may hold any name
+    close = difflib.get_close_matches(str(name)[:_MAX_NAME], known, n=1, cutoff=0.5)
     return f"; did you mean {close[0]!r}?" if close else ""
 
 

@@ -75,7 +75,7 @@ class Registry(Generic[Base]):
 
     def __contains__(self, name: object) -> bool:
         self._load()
-        return name in self._classes
+        return isinstance(name, str) and name in self._classes
 
     def get(self, name: object) -> type[Base]:
         """The class of a name.

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from copy import deepcopy
 from typing import TYPE_CHECKING, Any
 
 import yaml
@@ -85,7 +84,7 @@ class StructureFiles(CheckpointIO):
         states = checkpoint.get("callbacks") or {}
         for callback, _ in self._files(path):
             if callback.state_key in states:
-                callback.load_state_dict(deepcopy(states[callback.state_key]))
+                callback.load_state_dict(states[callback.state_key])
         return checkpoint
 
     def remove_checkpoint(self, path: Any) -> None:

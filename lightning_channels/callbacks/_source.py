@@ -14,6 +14,7 @@ from lightning_channels.callbacks._checkpoints import structure_path
 from lightning_channels.errors import ConfigError
 from lightning_channels.mutators import ChannelMutator
 from lightning_channels.registry import UNITS, build
+from lightning_channels.units import MutableChannelUnit
 
 __all__ = ["MutatorSource"]
 
@@ -91,6 +92,8 @@ class MutatorSource:
 def _unit_config(unit: Any) -> dict[str, Any]:
     if isinstance(unit, type):
         name = UNITS.name_of(unit)
+        if not issubclass(unit, MutableChannelUnit):
+            raise ConfigError(f"unit must be a unit type, got {unit.__name__}. Known: {', '.join(UNITS.names())}")
         if name is None:
             raise ConfigError(f"the unit class {unit.__name__} isn't registered; decorate it with @UNITS.register()")
         unit = name
@@ -117,7 +120,7 @@ def _is_omegaconf(value: Any) -> bool:
 def _read_path(path: Path, module: str | None) -> Any:
     if path.suffix in (".yaml", ".yml", ".json"):
         return read_file(path)
-    if not path.exists():
+    if not path.is_file():
         raise ConfigError(f"there is no file {path}; give a .yaml, .yml or .json file, or a checkpoint")
     key = "ChannelPruning" if module is None else f"ChannelPruning[{module}]"
     files = [Path(structure_path(path.resolve(), name)) for name in dict.fromkeys((module, None))]
@@ -125,8 +128,9 @@ def _read_path(path: Path, module: str | None) -> Any:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
         states = checkpoint.get("callbacks", {})
         if key in states:
-            return states[key]
-        reason = f"it holds no state of {key}" + (f", only of {', '.join(map(str, states))}" if states else "")
+            return to_plain(states[key], key)
+        others = [name for name in states if isinstance(name, str)]
+        reason = f"it holds no state of {key}" + (f", only of {', '.join(others)}" if others else "")
     except Exception as error:  # torch.load raises many kinds, all of which mean: not readable as data
         reason = f"it can't be read as plain data ({' '.join(str(error).split())[:200]})"
     for beside in files:  # the checkpoint has weights only, or something else in it isn't plain data

@@ -66,7 +66,7 @@ def _read(width: Any) -> str | float | Choices:
         return read_choices(width)
     if not isinstance(width, bool) and isinstance(width, (int, float)) and 0 < width <= 1:
         return float(width)
-    hint = did_you_mean(str(width), _NAMES) or "."
+    hint = did_you_mean(str(width), _NAMES)
     raise ConfigError(f"validate: a width is 'max', 'min', a number in (0, 1] or choices, got {width!r}{hint}")
 
 

@@ -161,7 +161,9 @@ class ChannelPruning(InactiveHooks, ResumeHooks, SeveralPasses, EvaluationHooks)
 
     def _check_arguments(self) -> None:
         if self.module is not None and (type(self.module) is not str or not self.module):
-            raise ConfigError(f"module must be the dotted name of a submodule, or None, got {self.module!r}")
+            wrong: object = self.module
+            given = type(wrong).__name__ if wrong else repr(wrong)
+            raise ConfigError(f"module must be the dotted name of a submodule, such as 'net', or None, got {given}")
         for name in ("every_n_steps", "seed", "recalibrate"):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int):

@@ -71,7 +71,8 @@ def _compose(folder: Path, name: str, overrides: Sequence[str]) -> Mapping[str, 
         words = [item for item in overrides if item != _WITHOUT_MODEL]
         given = f" with {' '.join(words)}" if words else ""
         hint = _nearest(str(error), folder, name, overrides)
-        raise ConfigError(f"{name} doesn't compose{given}: {error}{hint}") from error
+        reason = str(error).partition("Config search path")[0].rstrip()  # which says where this package is installed
+        raise ConfigError(f"{name} doesn't compose{given}: {reason}{hint}") from error
 
 
 def _nearest(error: str, folder: Path, name: str, overrides: Sequence[str]) -> str:
@@ -107,10 +108,10 @@ def _compose_name(name: str, overrides: Sequence[str]) -> Mapping[str, Any]:
 
 def _compose_file(path: Path, overrides: Sequence[str]) -> Mapping[str, Any]:
     """A YAML file: an option of one of our groups, a primary config, values for one, or one model."""
-    content = read_file(path)
+    content, given = read_file(path), path
     path = path.resolve()
     if not isinstance(content, dict):
-        raise ConfigError(f"{path} must hold a mapping, got {type(content).__name__}")
+        raise ConfigError(f"{given} must hold a mapping, got {type(content).__name__}")
     if path.is_relative_to(config_dir()):
         return _compose_name(path.relative_to(config_dir()).with_suffix("").as_posix(), overrides)
     if "defaults" in content:
@@ -122,7 +123,7 @@ def _compose_file(path: Path, overrides: Sequence[str]) -> Mapping[str, Any]:
         store.store(name=_GIVEN, node=content, group="model")
         return _compose(config_dir(), _PRIMARY, [f"model={_GIVEN}", *overrides])
     if "model" not in content:
-        raise ConfigError(f"{path} describes no model: it has neither _target_, nor model, nor defaults")
+        raise ConfigError(f"{given} describes no model: it has neither _target_, nor model, nor defaults")
     store.store(name=_GIVEN, node=content, group="experiment", package="_global_")
     # what is complete takes the place of the default; of the other groups there are only single values
     typed = [group for group in _GROUPS if isinstance(content.get(group), dict) and "type" in content[group]]

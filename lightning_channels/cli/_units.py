@@ -11,6 +11,7 @@ from typing import Any
 
 from lightning_channels._config import mutator_config
 from lightning_channels.cli._source import load
+from lightning_channels.errors import ConfigError
 from lightning_channels.registry import build
 
 
@@ -18,8 +19,7 @@ def run(arguments: Namespace) -> None:
     """Carry out the command.
 
     Raises:
-        ChannelsError: If the model cannot be found, built or analysed.
-        OSError: If the output cannot be written.
+        ChannelsError: If the model cannot be found, built or analysed, or if the output cannot be written.
     """
     # Whatever the model's code prints must not end up in the JSON.
     with contextlib.redirect_stdout(sys.stderr):
@@ -30,7 +30,10 @@ def run(arguments: Namespace) -> None:
     if arguments.output_path is None:
         sys.stdout.write(text)
     else:
-        Path(arguments.output_path).write_text(text, encoding="utf-8")
+        try:
+            Path(arguments.output_path).write_text(text, encoding="utf-8")
+        except OSError as error:
+            raise ConfigError(f"cannot write {arguments.output_path}: {error.strerror or error}") from error
         print(f"{len(mutator.mutable_units)} mutable units written to {arguments.output_path}", file=sys.stderr)
 
 

@@ -30,6 +30,7 @@ from lightning_channels.registry import MUTATORS
 from lightning_channels.tracing.preserving import paused_gc
 from lightning_channels.tracing.running import ExampleInputs
 from lightning_channels.units import MutableChannelUnit
+from lightning_channels.units.constraints import check_constraints
 
 __all__ = ["ChannelMutator", "find_mutator"]
 
@@ -71,7 +72,9 @@ class ChannelMutator:
         parse_cfg: Mapping[str, Any] | None = None,
     ) -> None:
         self.unit_config = UnitConfig(channel_unit_cfg)
-        self.parse_cfg: dict[str, Any] = to_plain(parse_cfg or {"type": "ForwardTracer"}, "parse_cfg")
+        self.parse_cfg: dict[str, Any] = to_plain(
+            {"type": "ForwardTracer"} if parse_cfg is None or parse_cfg == {} else parse_cfg, "parse_cfg"
+        )
         self._tracer = make_tracer(self.parse_cfg)
         self._units: list[MutableChannelUnit] | None = None
         self._model: nn.Module | None = None
@@ -130,6 +133,8 @@ class ChannelMutator:
             structure.check_fingerprint(self._expected, model, found.units)
             fingerprint = structure.fingerprint(model, found.units)
             attach_units(model, found.units, attached)
+            if self.from_config:
+                check_constraints(model, attached)
             record = found.prove(model, verify == "full") if verify and found.prove is not None else ProofRecord()
             self._units = found.units
             self._settle()

@@ -96,7 +96,7 @@ def make_tracer(parse_cfg: Mapping[str, Any]) -> Tracer | None:
     if not is_typed(parse_cfg):
         raise ConfigError(f"parse_cfg must be a dict with a 'type', got {parse_cfg!r}. Known: {', '.join(known)}")
     kind = parse_cfg["type"]
-    if kind in _WITHOUT_TRACER:
+    if isinstance(kind, str) and kind in _WITHOUT_TRACER:
         check_keys(parse_cfg, _WITHOUT_TRACER[kind], f"parse_cfg of type {kind!r}")
         return None
     if kind not in TRACERS:
@@ -104,6 +104,10 @@ def make_tracer(parse_cfg: Mapping[str, Any]) -> Tracer | None:
         raise ConfigError(f"unknown tracer type {kind!r}{hint} Known: {', '.join(known)}")
     tracer: Tracer = TRACERS.build(parse_cfg)
     return tracer
+
+
+def _described(given: Any) -> str:
+    return f"the class {given.__name__}; make a model of it" if isinstance(given, type) else type(given).__name__
 
 
 def refuse_unfit(model: nn.Module, predefined: bool = False) -> None:
@@ -117,11 +121,12 @@ def refuse_unfit(model: nn.Module, predefined: bool = False) -> None:
         PrepareError: If the model is prepared already, sharded, or not initialised yet.
     """
     if not isinstance(model, nn.Module):
-        raise PrepareError(f"the model must be an nn.Module, got {type(model).__name__}")
+        raise PrepareError(f"the model must be an nn.Module, got {_described(model)}")
     for name, module in named_modules_of(model):
         if MUTATOR in module.__dict__ or (is_dynamic(module) and not predefined):
+            what = f"is a {type(module).__name__}" if is_dynamic(module) else "has a mutator"
             raise PrepareError(
-                f"the model is prepared already ({name or 'it'} is a {type(module).__name__}); use its mutator "
+                f"the model is prepared already ({name or 'it'} {what}); use its mutator "
                 "(find_mutator(model)), or restore() the plain classes first. A model that was written with dynamic "
                 "ops takes parse_cfg={'type': 'Predefined'}"
             )

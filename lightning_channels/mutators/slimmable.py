@@ -159,11 +159,12 @@ class SlimmableChannelMutator(ChannelMutator):
         if len(counts) > 1:
             most, _ = max(counts.items(), key=lambda item: item[1])
             others = [unit for unit in units if len(unit.candidate_numbers) != most]
+            have = f"{counts[most]} {'unit has' if counts[most] == 1 else 'units have'}"
             named = ", ".join(f"{unit.name!r} ({len(unit.candidate_numbers)})" for unit in others[:_LISTED])
             more = f" and {len(others) - _LISTED} more" if len(others) > _LISTED else ""
             raise ConfigError(
                 f"all units of a {type(self).__name__} must have equally many candidate_choices, one for each subnet; "
-                f"{counts[most]} units have {most}, but not {named}{more}. A width may be listed several times"
+                f"{have} {most}, but not {named}{more}. A width may be listed several times"
             )
         if units:
             self.set_subnet(self.num_subnets - 1)

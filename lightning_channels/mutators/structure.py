@@ -5,31 +5,47 @@
     version: 1
     template: {type: ChannelMutator, channel_unit_cfg: …, parse_cfg: {type: Config, macs: {conv1: 118013952, …}}}
     choices: {conv1_(0, 64)_64: 32, …}
-    fingerprint: {tensors: {conv1.weight: [64, 3, 7, 7], …}, classes: {conv1: Conv2d, …}}
+    fingerprint: {tensors: {conv1.weight: [64, 3, 7, 7], …}, classes: {conv1: Conv2d, …}, units: 5f70bf18…}
 
-Nothing in it is ever imported or called; types are names in our registry.
+Nothing in it is ever imported or called; types are names in our registry. Its units are taken without a trace because
+they were proven when it was made, so they must be those: ``units`` is a digest of their channels.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from lightning_channels._modules import named_modules_of, named_tensors_of
-from lightning_channels._plain import to_plain
+from lightning_channels._plain import is_int, is_number, to_plain
 from lightning_channels.dynamic_ops import is_dynamic
 from lightning_channels.dynamic_ops.attributes import attribute_sizes
 from lightning_channels.dynamic_ops.spec import spec_of
 from lightning_channels.errors import StructureError, check_keys, did_you_mean
-from lightning_channels.units import MutableChannelUnit
+from lightning_channels.units import Channel, MutableChannelUnit
+from lightning_channels.units.layout import channels_template
 
 __all__ = ["VERSION", "check", "check_fingerprint", "dump", "fingerprint", "load"]
 
 VERSION = 1
 _KEYS = ("version", "template", "choices", "fingerprint")
+
+
+def _is_shape(value: object) -> bool:
+    return isinstance(value, list) and all(map(is_int, value))
+
+
+_PRINTED: dict[str, tuple[str, Callable[[object], bool]]] = {
+    "tensors": ("a list of integers", _is_shape),
+    "classes": ("a string", lambda value: isinstance(value, str)),
+    "attributes": ("an integer", lambda value: value is None or is_int(value)),
+}
+"""The dicts in a fingerprint, and what their values are."""
 
 
 def dump(
@@ -44,8 +60,20 @@ def dump(
         "version": VERSION,
         "template": {**template, "parse_cfg": parse_cfg},
         "choices": dict(choices),
-        "fingerprint": to_plain(print_),
+        "fingerprint": {**to_plain(print_), "units": _digest(_mutable(template, choices))},
     }
+
+
+def _mutable(template: Mapping[str, Any], choices: Iterable[str]) -> dict[str, Any]:
+    """The channels of the units that can change, which are those with choices."""
+    units = template["channel_unit_cfg"]["units"]
+    return {name: units[name]["channels"] for name in choices}
+
+
+def _digest(channels: Mapping[str, Mapping[str, Any]]) -> str:
+    """Changes with everything about the units' channels but the text that says why one is inexact."""
+    told = {name: {key: value for key, value in unit.items() if key != "inexact"} for name, unit in channels.items()}
+    return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
 
 
 def load(data: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -55,8 +83,7 @@ def load(data: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
         StructureError: If it isn't one.
     """
     plain = _checked(data)
-    template = plain["template"]
-    units = template.get("channel_unit_cfg", {}).get("units", {})
+    template, units = plain["template"], _units_of(plain)
     for name, choice in plain["choices"].items():
         if name not in units:
             raise StructureError(
@@ -73,11 +100,46 @@ def _checked(data: Any) -> dict[str, Any]:
         if key not in plain:
             raise StructureError(f"the structure has no {key!r}; it needs the keys {', '.join(_KEYS)}")
     if plain["version"] != VERSION:
-        raise StructureError(f"the structure has version {plain['version']!r}; this release reads version {VERSION}")
+        raise StructureError(
+            f"the structure has version {plain['version']!r}; this release reads version {VERSION}. Take the release "
+            "that wrote it, or trace the model anew"
+        )
     for key in ("template", "choices", "fingerprint"):
         if not isinstance(plain[key], dict):
             raise StructureError(f"{key!r} of a structure must be a dict, got {type(plain[key]).__name__}")
+    for name, choice in plain["choices"].items():
+        if not is_number(choice):
+            raise StructureError(f"the structure's choice of {name!r} must be a number, got {choice!r}")
+    _check_print(plain["fingerprint"])
+    _units_of(plain)
     return plain
+
+
+def _check_print(given: dict[str, Any]) -> None:
+    """Check the form of a fingerprint."""
+    check_keys(given, (*_PRINTED, "units"), "the structure's fingerprint", StructureError)
+    for key in ("tensors", "classes", "units"):
+        if key not in given:
+            raise StructureError(f"the structure's fingerprint has no {key!r}; take the structure as it was written")
+    if not isinstance(given["units"], str):
+        raise StructureError(f"'units' of the structure's fingerprint must be a string, got {given['units']!r}")
+    for key, (what, fits) in _PRINTED.items():
+        known = given.get(key, {})
+        wrong = known if not isinstance(known, dict) else next((v for v in known.values() if not fits(v)), None)
+        if not isinstance(known, dict) or wrong is not None:
+            raise StructureError(f"{key!r} of the structure's fingerprint must be a dict, name → {what}, got {wrong!r}")
+
+
+def _units_of(plain: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """The units of a structure's template, each a dict."""
+    config = plain["template"].get("channel_unit_cfg")
+    units = config.get("units") if isinstance(config, dict) else None
+    if not isinstance(units, dict) or not all(isinstance(unit, dict) for unit in units.values()):
+        raise StructureError(
+            "the structure's template must hold its units, a dict under channel_unit_cfg, name → {init_args, channels, "
+            "choice}"
+        )
+    return units
 
 
 def fingerprint(model: nn.Module, units: list[MutableChannelUnit]) -> dict[str, Any]:
@@ -110,7 +172,8 @@ def check_fingerprint(expected: Mapping[str, Any], model: nn.Module, units: list
     A module that is on no mutable unit, such as a new head, may differ.
 
     Raises:
-        StructureError: If a class or a size differs; the message names units and modules.
+        StructureError: If a class or a size differs (the message names units and modules), or if the units' channels
+            aren't those that the structure was made with.
     """
     if not expected:
         return
@@ -129,10 +192,13 @@ def check_fingerprint(expected: Mapping[str, Any], model: nn.Module, units: list
             if was != is_:
                 differing.append(f"{unit.name!r}: {channel.label} was a {was} and is a {is_}")
                 continue
-            for name, dim in _dims(
-                modules[channel.name], channel.name, channel.tensor, channel.dim, channel.is_output_channel
-            ):
+            if channel.name not in modules:
+                differing.append(f"{unit.name!r}: {channel.label} is another name of a module that is shared")
+                continue
+            for name, dim in _dims(modules[channel.name], channel):
                 old, new = expected["tensors"].get(name), now["tensors"].get(name)
+                if old is None and new is None:
+                    continue  # tied to a tensor that bears another name
                 if old is None or new is None or len(old) <= dim or old[dim] != new[dim]:
                     differing.append(f"{unit.name!r}: {name} was {old} and is {new}")
     if differing:
@@ -140,16 +206,22 @@ def check_fingerprint(expected: Mapping[str, Any], model: nn.Module, units: list
         raise StructureError(
             f"the structure doesn't fit the model: {shown}. Use it with the model that it was made from"
         )
+    if _digest({unit.name: channels_template(unit) for unit in units if unit.is_mutable}) != expected["units"]:
+        raise StructureError(
+            "the channels of the structure's units were changed since it was made, so they aren't the proven ones. "
+            "Take it as it was written (choices and init_args may be edited), or trace the model anew"
+        )
 
 
-def _dims(module: nn.Module, name: str, tensor: str | None, dim: int, is_output: bool) -> list[tuple[str, int]]:
+def _dims(module: nn.Module, channel: Channel) -> list[tuple[str, int]]:
     """(tensor name, dim) of all tensors on one side of a module."""
-    prefix = f"{name}." if name else ""
-    if tensor is not None:
-        return [(f"{prefix}{tensor}", dim)]
+    prefix = f"{channel.name}." if channel.name else ""
+    if channel.tensor is not None:
+        return [(f"{prefix}{channel.tensor}", channel.dim)]
     spec = spec_of(module)
     if spec is None:
         return []
+    is_output = channel.is_output_channel
     sides = {key for key, role in spec.sides.items() if (role.is_output if is_output else role.is_input)}
     own = {**module._parameters, **module._buffers}
     return [
@@ -167,11 +239,7 @@ def check(data: Mapping[str, Any], units: list[MutableChannelUnit]) -> dict[str,
         StructureError: If it isn't a structure, or if its units differ; the message names them.
     """
     plain = _checked(data)
-    stored = {
-        name: unit
-        for name, unit in plain["template"].get("channel_unit_cfg", {}).get("units", {}).items()
-        if name in plain["choices"]
-    }
+    stored = {name: unit for name, unit in _units_of(plain).items() if name in plain["choices"]}
     here = {unit.name: unit for unit in units}
     differing = [f"{name!r} is in the checkpoint but not in the model" for name in stored if name not in here]
     differing += [f"{name!r} is in the model but not in the checkpoint" for name in here if name not in stored]
@@ -187,5 +255,7 @@ def check(data: Mapping[str, Any], units: list[MutableChannelUnit]) -> dict[str,
 
 def _facts(unit: Mapping[str, Any]) -> Any:
     """What must agree: where a unit's channels are. Why a proof was not exact is no difference."""
-    channels = unit.get("channels", {})
+    channels = unit.get("channels")
+    if not isinstance(channels, dict):
+        return None
     return {key: channels.get(key) for key in ("input_related", "output_related", "attributes", "groups")}

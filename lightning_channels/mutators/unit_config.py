@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -38,22 +39,28 @@ class UnitConfig:
             config = {"type": config}
         if not isinstance(config, Mapping):
             raise ConfigError(f"channel_unit_cfg must be a unit class, its name or a dict with 'type', got {config!r}")
-        check_keys(config, _KEYS, "channel_unit_cfg")
         self.unit_class = _unit_class(config.get("type", "SequentialMutableChannelUnit"))
-        self.default_args: dict[str, Any] = to_plain(config.get("default_args") or {}, "default_args")
-        units = config.get("units") or {}
+        for key in config:
+            if key not in _KEYS and key in inspect.signature(self.unit_class).parameters:
+                raise ConfigError(
+                    f"channel_unit_cfg has {key!r}, which is an argument of its units: write "
+                    f"default_args: {{{key}: {config[key]!r}}}"
+                )
+        check_keys(config, _KEYS, "channel_unit_cfg")
+        self.default_args: dict[str, Any] = _dict_of(config, "default_args", "channel_unit_cfg")
+        units = config.get("units")
         if isinstance(units, (str, os.PathLike)):
-            units = _read_units(units)
-        self.units: dict[str, dict[str, Any]] = to_plain(units, "units")
-        if not isinstance(self.default_args, dict) or not isinstance(self.units, dict):
-            raise ConfigError("default_args and units of channel_unit_cfg must be dicts (units also a file's path)")
+            config = {**config, "units": _read_units(units)}
+        self.units: dict[str, dict[str, Any]] = _dict_of(config, "units", "channel_unit_cfg")
         check_arguments(self.unit_class, self.default_args, f"unit type {self.type_name} (default_args)")
         for name, unit in self.units.items():
             self._check_unit(name, unit)
 
     def _check_unit(self, name: str, unit: Any) -> None:
-        check_keys(unit, _UNIT_KEYS, f"the config of unit {name!r}")
-        check_arguments(self.unit_class, unit.get("init_args") or {}, f"unit {name!r} ({self.type_name})")
+        what = f"the config of unit {name!r}"
+        check_keys(unit, _UNIT_KEYS, what)
+        check_arguments(self.unit_class, _dict_of(unit, "init_args", what), f"unit {name!r} ({self.type_name})")
+        _dict_of(unit, "channels", what)
 
     @property
     def type_name(self) -> str:
@@ -77,6 +84,20 @@ class UnitConfig:
                     f"channel_unit_cfg has settings for the unit {name!r}, which the model doesn't have"
                     f"{did_you_mean(name, known) or '.'} It has {len(known)} units"
                 )
+
+
+def _dict_of(config: Mapping[str, Any], key: str, what: str) -> dict[str, Any]:
+    """The dict under a key, copied; an empty one where there is none.
+
+    Raises:
+        ConfigError: If there is something else.
+    """
+    value = config.get(key)
+    plain = {} if value is None else to_plain(value, key)
+    if not isinstance(plain, dict):
+        path = " or the path of a file" if key == "units" else ""
+        raise ConfigError(f"{key} of {what} must be a dict{path}, got {plain!r}")
+    return plain
 
 
 def _read_units(path: str | os.PathLike[str]) -> Any:

@@ -131,5 +131,6 @@ def read_choices(choices: Mapping[str, int | float] | str | os.PathLike[str]) ->
     plain: Choices = to_plain(data, source)
     for name, choice in plain.items():
         if type(choice) not in (int, float):
-            raise ConfigError(f"{source}: the choice of {name!r} must be a number, got {choice!r}")
+            what = f"{source}: the choice of {name!r}"
+            raise ConfigError(f"{what} must be a number of channels or a ratio, got {choice!r}")
     return plain

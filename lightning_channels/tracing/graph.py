@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 
 import torch
@@ -22,6 +23,9 @@ from lightning_channels.tracing.solver import ATTENTION, Attention, Solution
 from lightning_channels.tracing.walk import Walk, walk
 
 __all__ = ["ForwardTracer", "ModuleGraph", "Tracer"]
+
+_MOST_NUMBERS = 2**28
+"""In random images: a gigabyte."""
 
 
 class ModuleGraph:
@@ -118,6 +122,11 @@ class Tracer:
         shape = list(input_shape) if isinstance(input_shape, (list, tuple)) else []
         if not shape or not all(is_int(n) and n > 0 for n in shape):
             raise ConfigError(f"input_shape must be a sequence of positive integers, got {input_shape!r}")
+        if math.prod(shape) > _MOST_NUMBERS:
+            raise ConfigError(
+                f"input_shape {input_shape!r} makes random images of more than {_MOST_NUMBERS:,} numbers; "
+                "give the shape of a small batch, for instance (1, 3, 224, 224)"
+            )
         self.input_shape = tuple(shape)
 
     def inputs_for(self, model: nn.Module, example_inputs: ExampleInputs | None = None) -> ExampleInputs:

@@ -66,7 +66,7 @@ def check_inputs(inputs: Any) -> ExampleInputs:
         return cast(ExampleInputs, mapped(lambda tensor: tensor.detach().clone(), inputs))
     raise ConfigError(
         "example_inputs must be a tensor, a tuple of positional arguments or a dict of keyword arguments with at least "
-        f"one tensor, got {type(inputs).__name__}"
+        f"one tensor, got a {type(inputs).__name__} with none"
     )
 
 
@@ -179,7 +179,7 @@ def run(model: nn.Module, inputs: ExampleInputs) -> Any:
         raise TraceError(
             f"{type(model).__name__} failed on its example input ({describe(inputs)}): {type(error).__name__}: "
             f"{detail}. Pass example_inputs that the model accepts: a tensor, a tuple of positional or a dict of "
-            "keyword arguments"
+            "keyword arguments, or set the tracer's input_shape"
         ) from error
     if not any(True for _ in tensors_in(outputs)):
         raise TraceError(

@@ -15,7 +15,7 @@ from types import CodeType
 import torch
 from torch import Tensor, nn
 
-from lightning_channels._modules import named_modules_of
+from lightning_channels._modules import module_at, named_modules_of
 from lightning_channels.dynamic_ops.attributes import attribute_sizes, sides_without_tensors, split_key
 from lightning_channels.dynamic_ops.spec import refusal, spec_of
 from lightning_channels.tracing.code_names import (
@@ -31,10 +31,10 @@ from lightning_channels.tracing.labels import Labels, varying
 from lightning_channels.tracing.program import Op, Ref
 from lightning_channels.tracing.sides import Side
 from lightning_channels.tracing.solver import Solution
-from lightning_channels.tracing.torch_attention import counted_in
+from lightning_channels.tracing.torch_attention import COUNTED, counted_in
 from lightning_channels.tracing.walk import Walk
 
-__all__ = ["Attributes"]
+__all__ = ["Attributes", "may_count"]
 
 _RESHAPES = {"view", "_unsafe_view", "reshape", "_reshape_alias", "view_copy", "_reshape_copy", "expand", "expand_copy"}
 _RESHAPE_CALLS = frozenset({"view", "reshape", "expand"})
@@ -266,6 +266,32 @@ class _Place:
     module: str
     key: str
     level: int
+
+
+def may_count(model: nn.Module, name: str, key: str) -> bool:
+    """Whether an integer attribute is one that a trace of the model could find to count channels.
+
+    Args:
+        model: The model.
+        name: Dotted name of the module that has it.
+        key: Its key.
+    """
+    module = module_at(model, name)
+    if module is None or key not in attribute_sizes(module):
+        return False
+    if isinstance(module, nn.MultiheadAttention):
+        return key in COUNTED
+    if isinstance(module, nn.Transformer) and key == "d_model":
+        return True
+    if not _is_open(module):
+        return False
+    if key in sides_without_tensors(module):
+        return True
+    attribute = split_key(key)[0]
+    parts = name.split(".") if name else []
+    around = (module_at(model, ".".join(parts[:depth])) for depth in range(len(parts)))
+    readers = [module, *(reader for reader in around if reader is not None and spec_of(reader) is None)]
+    return any(attribute in names_in(type(reader)) for reader in readers)
 
 
 def _is_open(module: nn.Module) -> bool:

@@ -11,7 +11,11 @@ from lightning_channels._modules import named_modules_of
 from lightning_channels.tracing.labels import varying
 from lightning_channels.tracing.walk import Walk
 
-__all__ = ["TorchAttention", "counted_in", "torch_attentions"]
+__all__ = ["COUNTED", "TorchAttention", "counted_in", "torch_attentions"]
+
+
+COUNTED = ("embed_dim", "kdim", "vdim", "num_heads", "head_dim")
+"""Its attributes that count channels or heads."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,12 +41,8 @@ class TorchAttention:
 
     def counted(self) -> Iterator[tuple[str, Tensor]]:
         """(attribute, labels of each thing that it counts, shape (value, n))."""
-        yield "embed_dim", self.inputs[0][:, None]
-        yield "kdim", self.inputs[1][:, None]
-        yield "vdim", self.inputs[2][:, None]
         by_head = self.outputs[0].reshape(self.heads, -1)
-        yield "num_heads", by_head
-        yield "head_dim", by_head.t()
+        yield from zip(COUNTED, (*(labels[:, None] for labels in self.inputs), by_head, by_head.t()), strict=True)
 
 
 def torch_attentions(model: nn.Module, walk: Walk) -> Iterator[TorchAttention]:

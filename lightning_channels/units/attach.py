@@ -5,18 +5,22 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from lightning_channels._modules import named_modules_of
+from lightning_channels._modules import module_at, named_modules_of
 from lightning_channels.dynamic_ops import container_of, containers, is_dynamic, make_dynamic, restore
 from lightning_channels.dynamic_ops.attributes import attribute_sizes
 from lightning_channels.dynamic_ops.spec import refusal, sides, spec_of
 from lightning_channels.dynamic_ops.state import bare_side
 from lightning_channels.errors import ConfigError, StructureError, did_you_mean
 from lightning_channels.mutables import BaseMutableChannel, DerivedMutableChannel
+from lightning_channels.tracing.sizes import may_count
 from lightning_channels.units.channel import Channel
 
-__all__ = ["attach", "check_fits", "detach"]
+__all__ = ["attach", "check_fits", "check_followers", "detach"]
+
+
+_ADVICE = "Take units with the model that they were made from"
 
 
 def check_fits(model: nn.Module, unit: str, channels: Iterable[Channel]) -> None:
@@ -26,14 +30,13 @@ def check_fits(model: nn.Module, unit: str, channels: Iterable[Channel]) -> None
         StructureError: If it hasn't; the message names unit and module.
     """
     for channel in channels:
-        try:
-            module = model.get_submodule(channel.name)
-        except AttributeError as error:
+        module = module_at(model, channel.name)
+        if module is None:
             names = [name for name, _ in named_modules_of(model)]
             raise StructureError(
                 f"unit {unit!r} has a channel in the module {channel.name!r}, which the model doesn't have"
-                f"{did_you_mean(channel.name, names)}"
-            ) from error
+                f"{did_you_mean(channel.name, names) or '.'} {_ADVICE}"
+            )
         reason = refusal(module)
         if reason is not None and not is_dynamic(module):
             raise StructureError(f"unit {unit!r} has a channel in {channel.name!r}, which can't be narrowed: {reason}")
@@ -42,20 +45,43 @@ def check_fits(model: nn.Module, unit: str, channels: Iterable[Channel]) -> None
             what = f"tensor {channel.tensor!r}" if channel.tensor else "channels"
             what = f"the integer {channel.attribute!r}" if channel.attribute else what
             raise StructureError(
-                f"unit {unit!r} needs {what} of {channel.name!r}, a {type(module).__name__}, which has none"
+                f"unit {unit!r} needs {what} of {channel.name!r}, a {type(module).__name__}, which has none. {_ADVICE}"
             )
         if channel.end > size:
-            raise StructureError(f"unit {unit!r} needs {channel!r}, but that side has {size} positions")
+            raise StructureError(f"unit {unit!r} needs {channel!r}, but that side has {size} positions. {_ADVICE}")
+
+
+def check_followers(model: nn.Module, unit: str, channels: Iterable[Channel]) -> None:
+    """Check that the integers that a template lets follow channels are ones that a trace could have found.
+
+    Raises:
+        StructureError: If another one is named; a template overrides no attribute that isn't a size in a forward pass.
+    """
+    for channel in channels:
+        if channel.attribute is not None and not may_count(model, channel.name, channel.attribute):
+            raise StructureError(
+                f"unit {unit!r} would override {channel.label}, which sizes no view, split or slice in the model's "
+                "code. Take the unit as a tracer finds it"
+            )
 
 
 def _side_size(module: nn.Module, channel: Channel) -> int | None:
     if channel.attribute is not None:
         return attribute_sizes(module).get(channel.attribute)
     if channel.tensor is not None:
-        tensor = {**module._parameters, **module._buffers}.get(channel.tensor)
+        tensor = _bare_tensor(module, channel.tensor)
         return tensor.shape[channel.dim] if tensor is not None and channel.dim < tensor.dim() else None
     key = _key(module, channel)
     return None if key is None else sides(module)[key]
+
+
+def _bare_tensor(module: nn.Module, name: str) -> Tensor | None:
+    """A floating tensor of a module's own that the table of dynamic ops doesn't know."""
+    spec = spec_of(module)
+    tensor = {**module._parameters, **module._buffers}.get(name)
+    if tensor is None or not tensor.is_floating_point() or (spec is not None and name in spec.tensors):
+        return None
+    return tensor
 
 
 def _key(module: nn.Module, channel: Channel) -> str | None:
@@ -63,7 +89,7 @@ def _key(module: nn.Module, channel: Channel) -> str | None:
     if channel.attribute is not None:
         return channel.attribute
     if channel.tensor is not None:
-        tensor = {**module._parameters, **module._buffers}.get(channel.tensor)
+        tensor = _bare_tensor(module, channel.tensor)
         return None if tensor is None else bare_side(channel.tensor, tensor.shape, channel.dim)
     spec = spec_of(module)
     if spec is None:

@@ -14,7 +14,7 @@ from lightning_channels.dynamic_ops import use_container_class
 from lightning_channels.errors import ChoiceError, ConfigError, check_keys
 from lightning_channels.mutables import BaseMutableChannel, MutableChannelContainer, SimpleMutableChannel
 from lightning_channels.registry import UNITS, check_arguments
-from lightning_channels.units.attach import attach, check_fits, detach
+from lightning_channels.units.attach import attach, check_fits, check_followers, detach
 from lightning_channels.units.channel import Channel
 from lightning_channels.units.layout import (
     channels_template,
@@ -172,7 +172,8 @@ class MutableChannelUnit:
 
         Raises:
             ConfigError: If a key is unknown or a value is not allowed.
-            StructureError: If the model has no such module, or not so many channels there.
+            StructureError: If the model has no such module, or not so many channels there, or if an attribute counts no
+                channels.
         """
         check_keys(config, _CONFIG_KEYS, "a unit's config")
         given = config.get("init_args") or {}
@@ -189,6 +190,7 @@ class MutableChannelUnit:
             raise _said_of(error, plain) from error
         fill_from_config(unit, channels)
         check_fits(model, unit.name, [*unit.channels, *unit.attributes])
+        check_followers(model, unit.name, unit.attributes)
         unit._settle()
         if config.get("choice") is not None:
             unit.current_choice = config["choice"]
@@ -297,6 +299,7 @@ class MutableChannelUnit:
             ChoiceError: If there are none, if one is out of range, or if groups would keep different channels.
         """
         probe = BaseMutableChannel(self.num_channels)
+        probe.name = f"unit {self.name!r}"
         probe.keep(channels)
         rows = probe.current_mask.reshape(self.groups, -1)
         if self.groups > 1 and not bool((rows == rows[:1]).all()):

@@ -95,32 +95,39 @@ class Channel:
             ConfigError: If a key is unknown or a value is not allowed.
         """
         check_keys(config, _KEYS, "a channel")
-        if "name" not in config:
+        name, tensor, attribute = (_string(config, key) for key in ("name", "tensor", "attribute"))
+        if name is None:
             raise ConfigError(f"a channel must have a 'name', got {config!r}")
+        if tensor is not None and attribute is not None:
+            raise ConfigError(f"the channel {name!r} is on a tensor or counted by an attribute, not both")
         index = _index(config)
-        tensor, attribute = config.get("tensor"), config.get("attribute")
         start, ratio, dim = (
             _integer(config, key, default) for key, default in (("start", 0), ("expand_ratio", 1), ("dim", 0))
         )
         end = _integer(config, "end", start + num_channels * ratio if index is None else start + len(index))
         channel = cls(
-            name=str(config["name"]),
+            name=name,
             start=start,
             end=end,
-            is_output_channel=bool(config.get("is_output_channel", is_output_channel)),
+            is_output_channel=_boolean(config, "is_output_channel", is_output_channel),
             expand_ratio=ratio,
             index=index,
-            tensor=None if tensor is None else str(tensor),
+            tensor=tensor,
             dim=dim,
-            attribute=None if attribute is None else str(attribute),
-            crossing=bool(config.get("crossing", False)),
+            attribute=attribute,
+            crossing=_boolean(config, "crossing", False),
         )
+        if channel.is_output_channel != is_output_channel:
+            here, there = ("output_related", "input_related")[:: 1 if is_output_channel else -1]
+            raise ConfigError(f"{channel!r} is listed under {here}; its is_output_channel belongs to {there}")
         channel._check(num_channels)
         return channel
 
     def _check(self, num_channels: int) -> None:
         if not 0 <= self.start < self.end or self.expand_ratio < 1:
             raise ConfigError(f"{self!r} must have 0 <= start < end and an expand_ratio of at least 1")
+        if self.dim < 0 or (self.dim and self.tensor is None):
+            raise ConfigError(f"{self!r} has the dim {self.dim}; a dim is one of a 'tensor', counted from 0")
         expected = num_channels * self.expand_ratio if self.index is None else len(self.index)
         if self.num_channels != expected:
             raise ConfigError(
@@ -155,6 +162,20 @@ def _index(config: Mapping[str, Any]) -> tuple[int, ...] | None:
     if isinstance(index, str) or not isinstance(index, Sequence) or not all(is_int(i) for i in index):
         raise ConfigError(f"'index' of the channel {config.get('name')!r} must be a list of integers, got {index!r}")
     return tuple(index)
+
+
+def _string(config: Mapping[str, Any], key: str) -> str | None:
+    value = config.get(key)
+    if value is not None and not isinstance(value, str):
+        raise ConfigError(f"{key!r} of a channel must be a string, got {value!r}")
+    return value
+
+
+def _boolean(config: Mapping[str, Any], key: str, default: bool) -> bool:
+    value = config.get(key, default)
+    if not isinstance(value, bool):
+        raise ConfigError(f"{key!r} of the channel {config.get('name')!r} must be true or false, got {value!r}")
+    return value
 
 
 def _integer(config: Mapping[str, Any], key: str, default: int) -> int:

@@ -54,8 +54,12 @@ def fill_from_config(unit: MutableChannelUnit, config: Mapping[str, Any]) -> Non
         ("attributes", False, unit.attributes),
     ):
         target += [Channel.init_from_cfg(entry, unit.num_channels, is_output) for entry in _entries(config, key)]
+    if not unit.channels:
+        raise ConfigError(f"a unit's channels must name some under output_related or input_related, got {config!r}")
     if any(channel.attribute is None for channel in unit.attributes):
         raise ConfigError(f"every channel under attributes of unit {unit.name!r} needs an 'attribute'")
+    if any(channel.attribute is not None for channel in unit.channels):
+        raise ConfigError(f"a channel of unit {unit.name!r} has an 'attribute'; it belongs under attributes")
     reduced = config.get("reduced", False)
     groups, exact = config.get("groups", 1), config.get("exact", True)
     inexact, reason = config.get("inexact"), config.get("reason")

@@ -19,6 +19,8 @@ from lightning_channels.units.one_shot import OneShotMutableChannelUnit
 
 __all__ = ["SlimmableChannelUnit"]
 
+_MOST_CANDIDATES = 256
+
 
 @UNITS.register(aliases=("slimmable",))
 class SlimmableChannelUnit(OneShotMutableChannelUnit):
@@ -66,6 +68,11 @@ class SlimmableChannelUnit(OneShotMutableChannelUnit):
 
     def _rounded(self) -> list[int]:
         """The candidates as numbers of channels, ascending; equal ones stay apart, each is a subnet's."""
+        if len(self._given) > _MOST_CANDIDATES:
+            raise ConfigError(
+                f"candidate_choices has {len(self._given)} entries, and at most {_MOST_CANDIDATES} are allowed: norms "
+                "have parameters of their own for each"
+            )
         return sorted(super(OneShotMutableChannelUnit, self).number_of(choice) for choice in self._given)
 
     # --- candidates --------------------------------------------------------------------------------------------------

@@ -67,7 +67,7 @@ def test_damaged_ones_are_passed_over(folder, how):
 
 def test_what_cannot_be_resumed_from_is_passed_over(folder):
     checkpoint = torch.load(folder / "6.ckpt", weights_only=True)
-    torch.save({**checkpoint, "global_step": 9}, folder / ".9.ckpt.123.tmp")
+    torch.save({**checkpoint, "global_step": 9}, folder / ".9.ckpt.123.lightning_channels.tmp")
     torch.save({key: checkpoint[key] for key in ("global_step", "state_dict", "loops")}, folder / "weights.ckpt")
     torch.save(checkpoint["state_dict"], folder / "state_dict.ckpt")
     assert newest_checkpoint(folder) == str(folder / "6.ckpt")
@@ -164,7 +164,7 @@ def test_other_plugins_get_the_path_itself(tmp_path):
 
 
 def test_what_a_dead_process_left_is_removed_later(folder, tmp_path):
-    old, new = folder / ".2.ckpt.1.tmp", folder / ".4.ckpt.1.tmp"
+    old, new = folder / ".2.ckpt.1.lightning_channels.tmp", folder / ".4.ckpt.1.lightning_channels.tmp"
     for file, age in ((old, 4000), (new, 100)):
         file.write_bytes(b"a part")
         written = (folder / "6.ckpt").stat().st_mtime - age

@@ -99,8 +99,8 @@ def test_samples_are_subnets() -> None:
 @pytest.mark.parametrize(
     ("first", "second", "message"),
     [
-        ([2, 8], [1, 3, 6], r"equally many candidate_choices.*1 units have 2, but not '3_\(0, 6\)_6' \(3\)"),
-        ([2, 8], [], r"1 units have 2, but not '3_\(0, 6\)_6' \(1\)"),
+        ([2, 8], [1, 3, 6], r"equally many candidate_choices.*1 unit has 2, but not '3_\(0, 6\)_6' \(3\)"),
+        ([2, 8], [], r"1 unit has 2, but not '3_\(0, 6\)_6' \(1\)"),
     ],
 )
 def test_units_need_equally_many_candidates(first: list[int], second: list[int], message: str) -> None:

@@ -351,7 +351,7 @@ def test_files_that_cannot_be_used(tmp_path: Path, name: str, content: str | Non
         ({"channel_unit_cfg": {"default_args": {"choice_mode": "ratios"}}}, "did you mean 'ratio'"),
         ({"channel_unit_cfg": {"units": {"net.conv0_(0, 8)_8": {"chanels": {}}}}}, "did you mean 'channels'"),
         ({"channel_unit_cfg": {"units": {"net.conv0_(0, 8)": {}}}}, r"did you mean 'net.conv0_\(0, 8\)_8'"),
-        ({"channel_unit_cfg": {"units": 3}}, "must be dicts"),
+        ({"channel_unit_cfg": {"units": 3}}, "units of channel_unit_cfg must be a dict or the path of a file, got 3"),
         ({"parse_cfg": {"type": "BackwardTracr"}}, "unknown tracer type .* did you mean 'BackwardTracer'"),
         ({"parse_cfg": {"type": "Confg"}}, "unknown tracer type 'Confg'; did you mean 'Config'"),
         ({"parse_cfg": {"typ": "Config"}}, r"must be a dict with a 'type', got .* Known: .*Config, Predefined"),

@@ -288,7 +288,7 @@ def test_a_model_that_fails_on_its_input() -> None:
 
 def test_other_bad_input() -> None:
     model = Middle(torch.relu)
-    with pytest.raises(ConfigError, match="at least one tensor, got str"):
+    with pytest.raises(ConfigError, match="at least one tensor, got a str with none"):
         ChannelMutator().prepare_from_supernet(model, "images")  # type: ignore[arg-type]
     with pytest.raises(PrepareError, match=r"a.weight is on the meta device"):
         ChannelMutator().prepare_from_supernet(Middle(torch.relu).to("meta"), torch.randn(1, 8))
