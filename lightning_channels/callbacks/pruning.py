@@ -15,6 +15,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 from torch import nn
 
 from lightning_channels.callbacks._after_build import after_build, forget
+from lightning_channels.callbacks._averaging import computes_statistics, renew_copies, statistics_choices
 from lightning_channels.callbacks._checkpoints import StructureFiles
 from lightning_channels.callbacks._choices import Held, read_eval_choices
 from lightning_channels.callbacks._errors import as_misconfiguration, keep_visible
@@ -249,6 +250,8 @@ class ChannelPruning(InactiveHooks, SeveralPasses, EvaluationHooks):
                     mutator.restore()
                 raise
             self._mutator, self._counter = mutator, ResourceCounter(mutator)
+            if stage == "fit":
+                renew_copies(trainer, pl_module, stage)
 
     def _try_choices(self, mutator: ChannelMutator, stage: str) -> None:
         """Find a wrong choice before the run begins."""
@@ -291,6 +294,8 @@ class ChannelPruning(InactiveHooks, SeveralPasses, EvaluationHooks):
         super().on_train_batch_start(trainer, pl_module, batch, batch_idx)
         try:
             drawn = self._drawn(self.mutator, trainer.current_epoch, batch_idx)
+            if computes_statistics(trainer):
+                drawn = [statistics_choices(self.mutator, drawn[0], self._resting(), batch_idx)]
             self.mutator.set_choices(drawn[0])
         except ChannelsError as error:
             raise MisconfigurationException(f"{self.state_key}: the sampler's choices don't fit: {error}") from error
@@ -334,19 +339,21 @@ class ChannelPruning(InactiveHooks, SeveralPasses, EvaluationHooks):
         self._rest()
 
     def _rest(self) -> None:
-        mutator = self.mutator
+        self.mutator.set_choices(self._resting())
+
+    def _resting(self) -> Choices:
+        """The fixed choices, or the widest."""
         fixed = isinstance(self.sampler, FixedSampler)
-        mutator.set_choices(self._choices(mutator, 0, 0) if fixed else mutator.sample_choices("max"))
+        return self._choices(self.mutator, 0, 0) if fixed else self.mutator.sample_choices("max")
 
     def _evaluation_choices(self) -> Choices | None:
         if self.eval_choices == "current":
             return None
-        widest = self.mutator.sample_choices("max")
+        if self.eval_choices is None:
+            return self._resting()
         if isinstance(self.eval_choices, dict):
-            return {**widest, **self.eval_choices}
-        if self.eval_choices is None and isinstance(self.sampler, FixedSampler):
-            return self._choices(self.mutator, 0, 0)
-        return self.mutator.sample_choices("min") if self.eval_choices == "min" else widest
+            return {**self.mutator.sample_choices("max"), **self.eval_choices}
+        return self.mutator.sample_choices(self.eval_choices)
 
     # --- leaving -----------------------------------------------------------------------------------------------------
 
