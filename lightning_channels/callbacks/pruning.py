@@ -27,6 +27,7 @@ from lightning_channels.callbacks._sandwich import SeveralPasses
 from lightning_channels.callbacks._source import MutatorSource
 from lightning_channels.callbacks._sync_norm import KeepDynamic
 from lightning_channels.callbacks._target import check_ranks_agree, find_mutators, find_target, lost_modules
+from lightning_channels.callbacks._tuning import TuningHooks
 from lightning_channels.callbacks._widths import choices_of, read_widths
 from lightning_channels.distillation import DistillationLike, build_distillation
 from lightning_channels.errors import ChannelsError, ConfigError
@@ -46,7 +47,7 @@ class _Default(str):
 _RANDOM = _Default("random")
 
 
-class ChannelPruning(InactiveHooks, SeveralPasses, EvaluationHooks):
+class ChannelPruning(InactiveHooks, SeveralPasses, TuningHooks, EvaluationHooks):
     """Makes a LightningModule's channels prunable and trains another subnet of it at each step.
 
     The module is prepared right after ``__init__``, ``setup`` or ``configure_model`` built its net, whichever comes
@@ -223,6 +224,7 @@ class ChannelPruning(InactiveHooks, SeveralPasses, EvaluationHooks):
         StructureFiles.install(trainer)
         KeepDynamic.install(trainer)
         self._stand_in(trainer, pl_module)
+        self._watch_loops(trainer)
         after_build(pl_module, self, partial(self._on_built, trainer, pl_module, stage))
 
     def _on_built(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -362,6 +364,7 @@ class ChannelPruning(InactiveHooks, SeveralPasses, EvaluationHooks):
         super().teardown(trainer, pl_module, stage)
         forget(pl_module, self)
         self._stop_passes()
+        self._leave_loops()
         self._give_back()
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
@@ -369,6 +372,7 @@ class ChannelPruning(InactiveHooks, SeveralPasses, EvaluationHooks):
         super().on_exception(trainer, pl_module, exception)
         forget(pl_module, self)
         self._stop_passes()
+        self._leave_loops()
         self._give_back()
         keep_visible(trainer, pl_module)
         self._leave_evaluation()
