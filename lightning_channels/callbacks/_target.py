@@ -10,12 +10,12 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import LightningModule, Trainer
 from torch import nn
 
-from lightning_channels.dynamic_ops import is_dynamic
+from lightning_channels.dynamic_ops import is_dynamic, stored_candidates
 from lightning_channels.errors import did_you_mean
 from lightning_channels.mutators import ChannelMutator
 from lightning_channels.mutators.preparation import MUTATOR
 
-__all__ = ["check_can_prepare", "check_ranks_agree", "find_mutators", "find_target", "lost_modules"]
+__all__ = ["check_can_prepare", "check_ranks_agree", "check_shards", "find_mutators", "find_target", "lost_modules"]
 
 
 def find_target(pl_module: LightningModule, name: str | None) -> nn.Module:
@@ -53,8 +53,7 @@ def check_can_prepare(pl_module: LightningModule, target: nn.Module) -> None:
             "configure_model have run; build the net in one of these"
         )
     for name, parameter in parameters.items():
-        kinds = {cls.__name__ for cls in type(parameter).__mro__}
-        if kinds & {"DTensor", "FlatParameter", "ShardedTensor"} or hasattr(parameter, "_flat_param"):
+        if _kinds(parameter) & {"DTensor", "FlatParameter", "ShardedTensor"} or hasattr(parameter, "_flat_param"):
             raise MisconfigurationException(
                 f"the parameter {name!r} is sharded already, and a shard has no whole channels. Prepare first: call "
                 "ChannelMutator(...).prepare_from_supernet(model) in configure_model, before fully_shard(model)"
@@ -64,6 +63,33 @@ def check_can_prepare(pl_module: LightningModule, target: nn.Module) -> None:
                 f"the parameter {name!r} is on the meta device, so that nothing can be traced. Materialise the model "
                 "in configure_model, or prepare it yourself before you shard it"
             )
+
+
+def check_shards(pl_module: LightningModule, mutator: ChannelMutator) -> None:
+    """Refuse a model that was prepared and then sharded in a way in which it can't be narrow.
+
+    Raises:
+        MisconfigurationException: If a module runs on shards, or if there are switchable norms among the sharded.
+    """
+    shards: list[Any] = [p for p in mutator.model.parameters() if "DTensor" in _kinds(p)]
+    if not shards:
+        return
+    whole_in_forward = any("FSDPModule" in _kinds(module) for module in pl_module.modules())
+    twice = any(sum(not placement.is_replicate() for placement in shard.placements) > 1 for shard in shards)
+    if not whole_in_forward or twice:
+        raise MisconfigurationException(
+            "the model's parameters are sharded by tensor parallelism, and a module that runs on shards of its channels "
+            "can't be narrow. Shard it with fully_shard(model) alone, and leave out parallelize_module"
+        )
+    if stored_candidates(mutator.model):
+        raise MisconfigurationException(
+            "switchable norms, which have tensors for each candidate, can't be sharded. Use DDP, or units without them "
+            "(SequentialMutableChannelUnit, OneShotMutableChannelUnit)"
+        )
+
+
+def _kinds(item: object) -> set[str]:
+    return {cls.__name__ for cls in type(item).__mro__}
 
 
 def lost_modules(mutator: ChannelMutator) -> list[str]:

@@ -26,7 +26,13 @@ from lightning_channels.callbacks._preparation import adopt, describe, prepare
 from lightning_channels.callbacks._sandwich import SeveralPasses
 from lightning_channels.callbacks._source import MutatorSource
 from lightning_channels.callbacks._sync_norm import KeepDynamic
-from lightning_channels.callbacks._target import check_ranks_agree, find_mutators, find_target, lost_modules
+from lightning_channels.callbacks._target import (
+    check_ranks_agree,
+    check_shards,
+    find_mutators,
+    find_target,
+    lost_modules,
+)
 from lightning_channels.callbacks._tuning import TuningHooks
 from lightning_channels.callbacks._widths import choices_of, read_widths
 from lightning_channels.distillation import DistillationLike, build_distillation
@@ -231,6 +237,8 @@ class ChannelPruning(InactiveHooks, SeveralPasses, TuningHooks, EvaluationHooks)
         with as_misconfiguration(self.state_key):
             target = find_target(pl_module, self.module)
             adopted = adopt(self._source, target, self._mutator)
+            if adopted is not None:
+                check_shards(pl_module, adopted)
             mutator = adopted or prepare(
                 self._source,
                 trainer,

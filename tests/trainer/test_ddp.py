@@ -52,7 +52,9 @@ def test_at_random_widths_the_ranks_stay_equal(ranks: list[dict[str, Any]], case
 def test_the_first_rank_alone_writes_structures_and_each_checkpoint_has_one(folder: Path) -> None:
     checkpoints = {path.name.removesuffix(".ckpt") for path in (folder / "kept").glob("*.ckpt")}
     assert len(checkpoints) == 2
-    assert {path.name for path in (folder / "kept").glob("*.yaml")} == {f"{name}.structure.yaml" for name in checkpoints}
+    assert {path.name for path in (folder / "kept").glob("*.yaml")} == {
+        f"{name}.structure.yaml" for name in checkpoints
+    }
     assert not list(folder.rglob("*.tmp"))
 
 
