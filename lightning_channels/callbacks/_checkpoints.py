@@ -72,6 +72,8 @@ class StructureFiles(CheckpointIO):
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, *args: Any, **kwargs: Any) -> None:
         """Write the checkpoint, then a structure file for each callback beside it."""
         self.inner.save_checkpoint(checkpoint, path, *args, **kwargs)
+        if "state_dict" not in checkpoint:  # a launcher hands bare weights to the process that started it
+            return
         for callback, file in self._files(path):
             structure = callback.state_dict() if callback.save_structure and self.trainer.is_global_zero else None
             if structure:

@@ -27,6 +27,7 @@ from lightning_channels.callbacks._sandwich import SeveralPasses
 from lightning_channels.callbacks._source import MutatorSource
 from lightning_channels.callbacks._sync_norm import KeepDynamic
 from lightning_channels.callbacks._target import (
+    check_processes,
     check_ranks_agree,
     check_shards,
     find_mutators,
@@ -198,7 +199,8 @@ class ChannelPruning(InactiveHooks, SeveralPasses, TuningHooks, EvaluationHooks)
         mutator = self._mutator or self._source.given
         if mutator is None:
             raise MisconfigurationException(
-                f"{self.state_key} has no mutator yet: the module is prepared when the trainer sets it up"
+                f"{self.state_key} has no mutator yet: the module is prepared when the trainer sets it up. A strategy "
+                "that starts processes of its own does so there: prepare the module before, or read a checkpoint"
             )
         return mutator
 
@@ -251,6 +253,7 @@ class ChannelPruning(InactiveHooks, SeveralPasses, TuningHooks, EvaluationHooks)
             try:
                 if adopted is None:
                     describe(self.state_key, mutator)
+                    check_processes(trainer, mutator)
                 sync = KeepDynamic.install(trainer) if stage == "fit" else None
                 if sync is not None:
                     sync.check(target)

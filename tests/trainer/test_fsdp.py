@@ -36,7 +36,7 @@ def test_at_full_width_it_is_the_run_without_the_callback(ranks: list[dict[str, 
 
 @pytest.mark.parametrize("sampler", ["random", "sandwich"])
 def test_at_other_widths_it_is_the_run_with_replicas(ranks: list[dict[str, Any]], sampler: str) -> None:
-    """Parameters, choices and the logged shares are those under DDP; statistics aren't, which DDP copies to all ranks."""
+    """Parameters, choices and logged shares are those under DDP; statistics, which DDP copies to all ranks, are not."""
     for rank in ranks:
         sharded, replicated = rank[f"{sampler} sharded"], rank[f"{sampler} replicated"]
         assert sharded["choices"] == replicated["choices"]
