@@ -52,6 +52,7 @@ class _Default(str):
 
 
 _RANDOM = _Default("random")
+_OF_A_RUN = ("_slices", "_stepping", "_hook", "_passes", "_tuned", "_before_tuning", "_stand_ins")
 
 
 class ChannelPruning(InactiveHooks, SeveralPasses, TuningHooks, EvaluationHooks):
@@ -162,6 +163,10 @@ class ChannelPruning(InactiveHooks, SeveralPasses, TuningHooks, EvaluationHooks)
         self._mutator: ChannelMutator | None = None
         self._counter: ResourceCounter | None = None
         self._shares: list[tuple[int, int]] = []
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without what belongs to a run that is under way."""
+        return {key: value for key, value in self.__dict__.items() if key not in _OF_A_RUN}
 
     def _check_arguments(self) -> None:
         if self.module is not None and (type(self.module) is not str or not self.module):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from lightning_channels import ChannelPruning
 from tests.callbacks.nets import Classifier, loader
 from tests.trainer.twins import assert_random_works, assert_same, assert_twins, run
 
@@ -175,3 +178,18 @@ def test_what_the_comparison_looks_at_is_not_always_the_same(tmp_path: Path) -> 
     for name in ("inputs", "drawn"):
         with pytest.raises(AssertionError):
             assert_same(plain[name], drawn[name])
+
+
+def test_the_callback_may_be_pickled_and_copied_in_the_middle_of_a_run(tmp_path: Path) -> None:
+    """It takes nothing of the run along, whose trainer and loops may be anything."""
+
+    class Copies(L.Callback):
+        def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
+            pruning: Any = next(found for found in trainer.callbacks if isinstance(found, ChannelPruning))
+            for copied in (pickle.loads(pickle.dumps(pruning)), copy.deepcopy(pruning)):
+                assert copied.mutator.current_choices == pruning.mutator.current_choices
+                assert copied.mutator is not pruning.mutator
+                assert not {"_passes", "_tuned", "_stand_ins", "_slices"} & set(copied.__dict__)
+
+    options = {"validate": ["min"], "recalibrate": 1, "update_inactive": False}
+    run(tmp_path, "sandwich", callbacks=lambda: [Copies()], pruning=options, max_steps=2)
