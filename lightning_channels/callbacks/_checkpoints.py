@@ -45,13 +45,15 @@ class StructureFiles(CheckpointIO):
     def __init__(self, inner: CheckpointIO, trainer: Trainer) -> None:
         self.inner = inner
         self.trainer = trainer
+        self.known: list[ChannelPruning] = []
 
     @classmethod
     def install(cls, trainer: Trainer) -> None:
         """Put the decorator around the strategy's plugin, once."""
-        inner = trainer.strategy.checkpoint_io
-        if not isinstance(inner, cls):
-            trainer.strategy.checkpoint_io = cls(WholeFiles.around(inner), trainer)
+        plugin = trainer.strategy.checkpoint_io
+        if not isinstance(plugin, cls):
+            plugin = trainer.strategy.checkpoint_io = cls(WholeFiles.around(plugin), trainer)
+        plugin.known = cls.callbacks_of(trainer)
 
     @staticmethod
     def callbacks_of(trainer: Trainer) -> list[ChannelPruning]:
@@ -63,13 +65,14 @@ class StructureFiles(CheckpointIO):
 
     def _files(self, checkpoint: Any) -> Iterator[tuple[ChannelPruning, str]]:
         """The callbacks, and the path of each one's file; only several of them need names of their own."""
-        callbacks = self.callbacks_of(self.trainer)
+        callbacks = self.callbacks_of(self.trainer) or self.known  # the tuner takes them off the trainer
         for callback in callbacks:
             yield callback, structure_path(checkpoint, callback.module if len(callbacks) > 1 else None)
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, *args: Any, **kwargs: Any) -> None:
         """Write a structure file for each callback, then the checkpoint beside it: none is ever without."""
-        for callback, file in self._files(path):
+        # a launcher hands bare weights to the process that started it
+        for callback, file in self._files(path) if "state_dict" in checkpoint else ():
             structure = callback.state_dict() if callback.save_structure and self.trainer.is_global_zero else None
             if structure:
                 _write(file, structure)

@@ -36,10 +36,6 @@ class InactiveHooks(Callback, ABC):
     def mutator(self) -> ChannelMutator:
         """The mutator that steers the module."""
 
-    def __getstate__(self) -> dict[str, Any]:
-        """Without what belongs to a run that is under way."""
-        return {key: value for key, value in self.__dict__.items() if key not in ("_slices", "_stepping", "_hook")}
-
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Refuse a run in which inactive channels couldn't be left as they are."""
         if self.update_inactive:

@@ -185,4 +185,4 @@ class _Step:
         return MethodType(type(self._module).training_step, memo.get(id(self._module), self._module))
 
     def __reduce__(self) -> Any:
-        return MethodType, (type(self._module).training_step, self._module)
+        return getattr, (self._module, "training_step")  # as methods are pickled; there it finds the class's own

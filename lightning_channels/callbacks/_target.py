@@ -8,14 +8,23 @@ from typing import Any
 
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.strategies.launchers import _MultiProcessingLauncher
 from torch import nn
 
-from lightning_channels.dynamic_ops import is_dynamic
+from lightning_channels.dynamic_ops import is_dynamic, stored_candidates
 from lightning_channels.errors import did_you_mean
 from lightning_channels.mutators import ChannelMutator
 from lightning_channels.mutators.preparation import MUTATOR
 
-__all__ = ["check_can_prepare", "check_ranks_agree", "find_mutators", "find_target", "lost_modules"]
+__all__ = [
+    "check_can_prepare",
+    "check_processes",
+    "check_ranks_agree",
+    "check_shards",
+    "find_mutators",
+    "find_target",
+    "lost_modules",
+]
 
 
 def find_target(pl_module: LightningModule, name: str | None) -> nn.Module:
@@ -53,8 +62,7 @@ def check_can_prepare(pl_module: LightningModule, target: nn.Module) -> None:
             "configure_model have run; build the net in one of these"
         )
     for name, parameter in parameters.items():
-        kinds = {cls.__name__ for cls in type(parameter).__mro__}
-        if kinds & {"DTensor", "FlatParameter", "ShardedTensor"} or hasattr(parameter, "_flat_param"):
+        if _kinds(parameter) & {"DTensor", "FlatParameter", "ShardedTensor"} or hasattr(parameter, "_flat_param"):
             raise MisconfigurationException(
                 f"the parameter {name!r} is sharded already, and a shard has no whole channels. Prepare first: call "
                 "ChannelMutator(...).prepare_from_supernet(model) in configure_model, before fully_shard(model)"
@@ -64,6 +72,47 @@ def check_can_prepare(pl_module: LightningModule, target: nn.Module) -> None:
                 f"the parameter {name!r} is on the meta device, so that nothing can be traced. Materialise the model "
                 "in configure_model, or prepare it yourself before you shard it"
             )
+
+
+def check_shards(pl_module: LightningModule, mutator: ChannelMutator) -> None:
+    """Refuse a model that was prepared and then sharded in a way in which it can't be narrow.
+
+    Raises:
+        MisconfigurationException: If a module runs on shards, or if there are switchable norms among the sharded.
+    """
+    shards: list[Any] = [p for p in mutator.model.parameters() if "DTensor" in _kinds(p)]
+    if not shards:
+        return
+    whole_in_forward = any("FSDPModule" in _kinds(module) for module in pl_module.modules())
+    twice = any(sum(not placement.is_replicate() for placement in shard.placements) > 1 for shard in shards)
+    if not whole_in_forward or twice:
+        raise MisconfigurationException(
+            "the model's parameters are sharded by tensor parallelism, and a module that runs on shards of its "
+            "channels can't be narrow. Shard it with fully_shard(model) alone, and leave out parallelize_module"
+        )
+    if stored_candidates(mutator.model):
+        raise MisconfigurationException(
+            "switchable norms, which have tensors for each candidate, can't be sharded. Use DDP, or units without them "
+            "(SequentialMutableChannelUnit, OneShotMutableChannelUnit)"
+        )
+
+
+def check_processes(trainer: Trainer, mutator: ChannelMutator) -> None:
+    """Refuse to add tensors to a module of which the process that called ``fit`` has a copy.
+
+    Raises:
+        MisconfigurationException: If the strategy starts processes of its own: it brings back what both copies have.
+    """
+    if isinstance(trainer.strategy.launcher, _MultiProcessingLauncher) and stored_candidates(mutator.model):
+        raise MisconfigurationException(
+            "the strategy starts processes of its own, and what they train comes back into the tensors that the module "
+            "has before; those that switchable norms get when the module is prepared would be lost. Prepare it before "
+            "fit, with SlimmableChannelMutator(...).prepare_from_supernet(model, inputs), or use strategy='ddp'"
+        )
+
+
+def _kinds(item: object) -> set[str]:
+    return {cls.__name__ for cls in type(item).__mro__}
 
 
 def lost_modules(mutator: ChannelMutator) -> list[str]:

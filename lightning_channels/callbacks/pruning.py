@@ -15,6 +15,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 from torch import nn
 
 from lightning_channels.callbacks._after_build import after_build, forget
+from lightning_channels.callbacks._averaging import computes_statistics, renew_copies, statistics_choices
 from lightning_channels.callbacks._checkpoints import StructureFiles
 from lightning_channels.callbacks._choices import Held, read_eval_choices
 from lightning_channels.callbacks._errors import as_misconfiguration, keep_visible
@@ -26,7 +27,15 @@ from lightning_channels.callbacks._resume import ResumeHooks
 from lightning_channels.callbacks._sandwich import SeveralPasses
 from lightning_channels.callbacks._source import MutatorSource
 from lightning_channels.callbacks._sync_norm import KeepDynamic
-from lightning_channels.callbacks._target import check_ranks_agree, find_mutators, find_target, lost_modules
+from lightning_channels.callbacks._target import (
+    check_processes,
+    check_ranks_agree,
+    check_shards,
+    find_mutators,
+    find_target,
+    lost_modules,
+)
+from lightning_channels.callbacks._tuning import TuningHooks
 from lightning_channels.callbacks._widths import choices_of, read_widths
 from lightning_channels.distillation import DistillationLike, build_distillation
 from lightning_channels.errors import ChannelsError, ConfigError
@@ -44,9 +53,10 @@ class _Default(str):
 
 
 _RANDOM = _Default("random")
+_OF_A_RUN = ("_slices", "_stepping", "_hook", "_passes", "_tuned", "_before_tuning", "_stand_ins", "_resumption")
 
 
-class ChannelPruning(InactiveHooks, ResumeHooks, SeveralPasses, EvaluationHooks):
+class ChannelPruning(InactiveHooks, ResumeHooks, SeveralPasses, TuningHooks, EvaluationHooks):
     """Makes a LightningModule's channels prunable and trains another subnet of it at each step.
 
     The module is prepared right after ``__init__``, ``setup`` or ``configure_model`` built its net, whichever comes
@@ -159,6 +169,10 @@ class ChannelPruning(InactiveHooks, ResumeHooks, SeveralPasses, EvaluationHooks)
         self._counter: ResourceCounter | None = None
         self._shares: list[tuple[int, int]] = []
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Without what belongs to a run that is under way."""
+        return {key: value for key, value in self.__dict__.items() if key not in _OF_A_RUN}
+
     def _check_arguments(self) -> None:
         if self.module is not None and (type(self.module) is not str or not self.module):
             wrong: object = self.module
@@ -197,7 +211,8 @@ class ChannelPruning(InactiveHooks, ResumeHooks, SeveralPasses, EvaluationHooks)
         mutator = self._mutator or self._source.given
         if mutator is None:
             raise MisconfigurationException(
-                f"{self.state_key} has no mutator yet: the module is prepared when the trainer sets it up"
+                f"{self.state_key} has no mutator yet: the module is prepared when the trainer sets it up. A strategy "
+                "that starts processes of its own does so there: prepare the module before, or read a checkpoint"
             )
         return mutator
 
@@ -230,12 +245,15 @@ class ChannelPruning(InactiveHooks, ResumeHooks, SeveralPasses, EvaluationHooks)
         StructureFiles.install(trainer)
         KeepDynamic.install(trainer)
         self._stand_in(trainer, pl_module)
+        self._watch_loops(trainer)
         after_build(pl_module, self, partial(self._on_built, trainer, pl_module, stage))
 
     def _on_built(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         with as_misconfiguration(self.state_key):
             target = find_target(pl_module, self.module)
             adopted = adopt(self._source, target, self._mutator)
+            if adopted is not None:
+                check_shards(pl_module, adopted)
             mutator = adopted or prepare(
                 self._source,
                 trainer,
@@ -248,6 +266,7 @@ class ChannelPruning(InactiveHooks, ResumeHooks, SeveralPasses, EvaluationHooks)
             try:
                 if adopted is None:
                     describe(self.state_key, mutator)
+                    check_processes(trainer, mutator)
                 sync = KeepDynamic.install(trainer) if stage == "fit" else None
                 if sync is not None:
                     sync.check(target)
@@ -257,6 +276,8 @@ class ChannelPruning(InactiveHooks, ResumeHooks, SeveralPasses, EvaluationHooks)
                     mutator.restore()
                 raise
             self._mutator, self._counter = mutator, ResourceCounter(mutator)
+            if stage == "fit":
+                renew_copies(trainer, pl_module, stage)
 
     def _try_choices(self, mutator: ChannelMutator, stage: str) -> None:
         """Find a wrong choice before the run begins."""
@@ -300,6 +321,8 @@ class ChannelPruning(InactiveHooks, ResumeHooks, SeveralPasses, EvaluationHooks)
         super().on_train_batch_start(trainer, pl_module, batch, batch_idx)
         try:
             drawn = self._drawn(self.mutator, trainer.current_epoch, batch_idx)
+            if computes_statistics(trainer):
+                drawn = [statistics_choices(self.mutator, drawn[0], self._resting(), batch_idx)]
             self.mutator.set_choices(drawn[0])
         except ChannelsError as error:
             raise MisconfigurationException(f"{self.state_key}: the sampler's choices don't fit: {error}") from error
@@ -343,19 +366,21 @@ class ChannelPruning(InactiveHooks, ResumeHooks, SeveralPasses, EvaluationHooks)
         self._rest()
 
     def _rest(self) -> None:
-        mutator = self.mutator
+        self.mutator.set_choices(self._resting())
+
+    def _resting(self) -> Choices:
+        """The fixed choices, or the widest."""
         fixed = isinstance(self.sampler, FixedSampler)
-        mutator.set_choices(self._choices(mutator, 0, 0) if fixed else mutator.sample_choices("max"))
+        return self._choices(self.mutator, 0, 0) if fixed else self.mutator.sample_choices("max")
 
     def _evaluation_choices(self) -> Choices | None:
         if self.eval_choices == "current":
             return None
-        widest = self.mutator.sample_choices("max")
+        if self.eval_choices is None:
+            return self._resting()
         if isinstance(self.eval_choices, dict):
-            return {**widest, **self.eval_choices}
-        if self.eval_choices is None and isinstance(self.sampler, FixedSampler):
-            return self._choices(self.mutator, 0, 0)
-        return self.mutator.sample_choices("min") if self.eval_choices == "min" else widest
+            return {**self.mutator.sample_choices("max"), **self.eval_choices}
+        return self.mutator.sample_choices(self.eval_choices)
 
     # --- leaving -----------------------------------------------------------------------------------------------------
 
@@ -365,6 +390,7 @@ class ChannelPruning(InactiveHooks, ResumeHooks, SeveralPasses, EvaluationHooks)
         forget(pl_module, self)
         self._forget_resumption()
         self._stop_passes()
+        self._leave_loops()
         self._give_back()
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
@@ -373,6 +399,7 @@ class ChannelPruning(InactiveHooks, ResumeHooks, SeveralPasses, EvaluationHooks)
         forget(pl_module, self)
         self._forget_resumption()
         self._stop_passes()
+        self._leave_loops()
         self._give_back()
         keep_visible(trainer, pl_module)
         self._leave_evaluation()

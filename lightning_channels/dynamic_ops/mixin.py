@@ -66,6 +66,7 @@ class DynamicMixin(nn.Module):
             if absorb(self, state, name, value):
                 return
             check_shape(self, state, name, value)
+            state.note_sharded(name, value)
         super().__setattr__(name, value)
 
     def __repr__(self) -> str:

@@ -116,7 +116,7 @@ def _switched(name: str) -> property:
 def _narrow(
     self: nn.Module, name: str, state: ChannelState, entries: tuple[Entry, ...], tensor: Tensor | None
 ) -> Tensor | None:
-    if tensor is None or state.full:
+    if tensor is None or state.full or name in state.sharded:
         return tensor
     try:
         # prefixes along all dims, by far the most frequent case, in a few steps; see slicing for what it does

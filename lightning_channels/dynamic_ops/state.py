@@ -56,6 +56,7 @@ class ChannelState:
         "joined",
         "joint",
         "live",
+        "sharded",
         "tensors",
     )
 
@@ -75,7 +76,19 @@ class ChannelState:
         self.checked: tuple[Selection, ...] | None = None  # the last selections that the groups agreed with
         self.candidates: nn.ModuleList | None = None  # of a switchable norm: tensors for all candidates but the widest
         self.joint: JointGradients | None = None  # while several passes share the gradients of their tensors
+        self.sharded: set[str] = set()  # tensors of which there are only shards now; who reads one wants all of it
         self.joined = False  # inside a forward whose gradients must reach all candidates' parameters
+
+    def note_sharded(self, name: str, tensor: Tensor) -> None:
+        """Note whether a tensor was replaced by its shards, or by the whole again.
+
+        Fully sharded data parallelism does both around every forward, and reads the sharded parameter in between, when
+        it initialises itself in the first forward, after a load and after a move.
+        """
+        if any(cls.__name__ == "DTensor" for cls in type(tensor).__mro__):
+            self.sharded.add(name)
+        else:
+            self.sharded.discard(name)
 
     @contextmanager
     def shown_full(self) -> Iterator[None]:
