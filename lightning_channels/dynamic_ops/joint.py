@@ -20,9 +20,6 @@ from lightning_channels.mutables.selection import Selection
 
 __all__ = ["JointGradients"]
 
-_SMALLEST = 16384
-"""Entries from which the calls of Python that it takes are cheaper than filling and adding."""
-
 Selections = Sequence[tuple[int, Selection]]
 
 
@@ -31,6 +28,7 @@ class JointGradients:
 
     Args:
         model: With dynamic ops, all of them converted already.
+        smallest: Entries of a tensor from which the calls of Python that it takes are cheaper than filling and adding.
 
     Example:
         >>> joint = JointGradients(model)  # doctest: +SKIP
@@ -39,7 +37,8 @@ class JointGradients:
         >>> loss.backward()  # doctest: +SKIP
     """
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: nn.Module, smallest: int = 16384) -> None:
+        self.smallest = smallest
         states = (module.__dict__.get(STATE) for module in model.modules())
         self._states = [state for state in states if isinstance(state, ChannelState)]
         self._hubs: dict[int, tuple[Tensor, Tensor, _Parts]] = {}
@@ -59,7 +58,7 @@ class JointGradients:
 
     def narrow(self, tensor: Tensor, selections: Selections) -> Tensor | None:
         """The active part of a parameter; None where slicing it as ever is better."""
-        if tensor.numel() < _SMALLEST or type(tensor) not in PLAIN or not tensor.requires_grad:
+        if tensor.numel() < self.smallest or type(tensor) not in PLAIN or not tensor.requires_grad:
             return None
         if not torch.is_grad_enabled() or torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active():
             return None

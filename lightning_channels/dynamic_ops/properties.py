@@ -127,7 +127,7 @@ def _narrow(
                 if type(selection) is not int or groups > 1:
                     return _gathered(self, name, state, tensor)
                 size[dim] = selection
-        if state.joint is not None:
+        if state.joint is not None and tensor.numel() >= state.joint.smallest:
             return _cut(state, tensor, state.selections(name))
         return prefix(tensor, size)
     except (AttributeError, KeyError) as error:

@@ -136,10 +136,16 @@ def check_depthwise(state: ChannelState, groups: int) -> None:
     Raises:
         ChoiceError: If it doesn't.
     """
-    current = tuple(container.sel for container in state.containers.values())
+    containers = state.containers.values()
+    current = tuple(container.sel for container in containers)
     if state.checked == current:
         return
-    masks = [as_mask(c.sel, c.num_channels).view(groups, -1) for c in state.containers.values()]
+    first, *others = containers
+    if type(first.sel) is int and all(
+        other.sel == first.sel and other.num_channels == first.num_channels for other in others
+    ):
+        return  # the case of nearly every net, in less time than it takes to make the masks
+    masks = [as_mask(c.sel, c.num_channels).view(groups, -1) for c in containers]
     narrow = min(masks, key=lambda mask: mask.shape[1])
     if any(bool((mask != narrow).any()) for mask in masks):
         counts = " and ".join(

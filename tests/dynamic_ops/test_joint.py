@@ -8,18 +8,12 @@ import torch
 from torch import Tensor, nn
 
 from lightning_channels import make_dynamic
-from lightning_channels.dynamic_ops import joint
 from lightning_channels.dynamic_ops.joint import JointGradients
 from lightning_channels.dynamic_ops.state import state_of
 from lightning_channels.mutables import SimpleMutableChannel, SquentialMutableChannel
 
 PREFIXES = [(4, 6), (2, 3), (8, 6), (3, 1)]
 """Outputs and inputs of each pass, of 8 and 6."""
-
-
-@pytest.fixture(autouse=True)
-def _all_sizes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(joint, "_SMALLEST", 1)
 
 
 def layer(kind: type = SquentialMutableChannel, **kwargs: object) -> tuple[nn.Module, list]:
@@ -62,7 +56,7 @@ def test_gradients_are_the_sum_of_the_passes(kind):
     loss_of(module, mutables).backward()
     expected = gradients(module)
     module.zero_grad()
-    with JointGradients(module):
+    with JointGradients(module, 1):
         loss = loss_of(module, mutables)
     loss.backward()
     for name, value in gradients(module).items():
@@ -74,7 +68,7 @@ def test_the_parameter_gets_one_gradient():
     module, mutables = layer()
     seen = []
     module.weight.register_hook(lambda gradient: seen.append(gradient.clone()))
-    with JointGradients(module):
+    with JointGradients(module, 1):
         choose(mutables, (4, 3), 0)
         first = module(torch.ones(1, 3, 5, 5, dtype=torch.float64)).sum()
         choose(mutables, (2, 6), 0)
@@ -90,7 +84,7 @@ def test_the_parameter_gets_one_gradient():
 
 def test_gradients_add_up_and_graphs_are_used_again():
     module, mutables = layer()
-    with JointGradients(module):
+    with JointGradients(module, 1):
         loss = loss_of(module, mutables)
     loss.backward(retain_graph=True)
     once = gradients(module)
@@ -104,7 +98,7 @@ def test_autograd_grad_takes_nothing_from_a_later_backward():
     loss_of(module, mutables).backward()
     expected = gradients(module)
     module.zero_grad()
-    with JointGradients(module):
+    with JointGradients(module, 1):
         loss = loss_of(module, mutables)
     choose(mutables, (8, 6), 0)
     (direct,) = torch.autograd.grad(loss, [module.weight], retain_graph=True)
@@ -117,7 +111,7 @@ def test_autograd_grad_takes_nothing_from_a_later_backward():
 def test_a_backward_inside_of_a_backward_keeps_its_own():
     """As in reentrant checkpointing, or a hook that asks for gradients."""
     module, mutables = layer()
-    with JointGradients(module):
+    with JointGradients(module, 1):
         choose(mutables, (4, 3), 0)
         inner = module(torch.ones(1, 3, 5, 5, dtype=torch.float64)).square().sum()
         outer = module(torch.full((1, 3, 5, 5), 2.0, dtype=torch.float64)).square()
@@ -143,7 +137,7 @@ def test_gradients_have_gradients(kind):
     module, mutables = layer(kind)
     (expected,) = torch.autograd.grad(penalty(module, mutables), module.weight)
     module.zero_grad()
-    with JointGradients(module):
+    with JointGradients(module, 1):
         value = penalty(module, mutables)
         (own,) = torch.autograd.grad(value, module.weight)
     torch.testing.assert_close(own, expected, rtol=1e-10, atol=1e-10)
@@ -156,7 +150,7 @@ def test_shared_weights_have_one_hub():
     both = nn.ModuleList([first, second])
     for inputs in (first, second):
         inputs.zero_grad()
-    with JointGradients(both):
+    with JointGradients(both, 1):
         (loss_of(first, mutables) + loss_of(second, others)).backward()
     shared = first._parameters["weight"].grad.clone()
     first.zero_grad()
@@ -167,23 +161,22 @@ def test_shared_weights_have_one_hub():
 def test_what_needs_no_gradient_is_sliced_as_ever():
     module, mutables = layer()
     choose(mutables, (4, 3), 0)
-    with JointGradients(module), torch.no_grad():
+    with JointGradients(module, 1), torch.no_grad():
         assert module.weight.grad_fn is None
     module.requires_grad_(False)
-    with JointGradients(module):
+    with JointGradients(module, 1):
         assert module.weight.grad_fn is None
     module.requires_grad_(True)
-    with JointGradients(module):
+    with JointGradients(module, 1):
         assert "Cut" in type(module.weight.grad_fn).__name__
         assert type(torch.func.grad(lambda x: module(x).sum())(torch.ones(1, 3, 5, 5, dtype=torch.float64))) is Tensor
     assert "AsStrided" in type(module.weight.grad_fn).__name__
 
 
-def test_small_tensors_are_sliced_as_ever(monkeypatch):
-    monkeypatch.setattr(joint, "_SMALLEST", 9)
+def test_small_tensors_are_sliced_as_ever():
     module, mutables = layer()
     choose(mutables, (4, 3), 0)
-    with JointGradients(module):
+    with JointGradients(module, 9):
         assert "Cut" in type(module.weight.grad_fn).__name__
         assert "AsStrided" in type(module.bias.grad_fn).__name__
 
@@ -191,7 +184,7 @@ def test_small_tensors_are_sliced_as_ever(monkeypatch):
 def test_an_exception_ends_it():
     module, mutables = layer()
     choose(mutables, (4, 3), 0)
-    with pytest.raises(KeyboardInterrupt), JointGradients(module):
+    with pytest.raises(KeyboardInterrupt), JointGradients(module, 1):
         raise KeyboardInterrupt
     assert state_of(module).joint is None
     assert "AsStrided" in type(module.weight.grad_fn).__name__
@@ -199,6 +192,6 @@ def test_an_exception_ends_it():
 
 def test_copies_made_inside_are_in_no_block():
     module, _ = layer()
-    with JointGradients(module):
+    with JointGradients(module, 1):
         twins = [copy.deepcopy(module), pickle.loads(pickle.dumps(module))]
     assert all(state_of(twin).joint is None for twin in twins)
