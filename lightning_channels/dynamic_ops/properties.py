@@ -10,6 +10,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from lightning_channels._compiling import CompilableGetter
 from lightning_channels.dynamic_ops.attributes import with_sizes
 from lightning_channels.dynamic_ops.candidates import SWITCHED, holder_of, joined, with_all_candidates
 from lightning_channels.dynamic_ops.slicing import apply, prefix
@@ -78,7 +79,14 @@ def _tensor(name: str) -> property:
         # nn.Module registers parameters and buffers by itself; what comes here is neither
         self.__dict__[name] = value
 
-    return property(get, put)
+    def traced(self: nn.Module) -> Any:
+        state: ChannelState | None = self.__dict__.get(STATE)
+        tensor = _stored(self, name)
+        if state is None or state.full or tensor is None or name not in state.tensors:
+            return tensor
+        return _gathered(self, name, state, tensor)
+
+    return CompilableGetter(get, put, traced)
 
 
 def _stored(self: nn.Module, name: str) -> Any:
@@ -161,7 +169,12 @@ def _size(attribute: str, side: str, write: Callable[[int], Any]) -> property:
         except (AttributeError, KeyError) as error:
             raise _failed(self, attribute, error) from error
 
-    return property(get, _refuse(attribute))
+    def traced(self: nn.Module) -> Any:
+        state: ChannelState | None = self.__dict__.get(STATE)
+        container = None if state is None or state.full else state.containers.get(side)
+        return _stored(self, attribute) if container is None else write(container.activated_channels)
+
+    return CompilableGetter(get, _refuse(attribute), traced)
 
 
 def _attribute(name: str) -> property:
@@ -178,7 +191,14 @@ def _attribute(name: str) -> property:
         except (AttributeError, KeyError) as error:
             raise _failed(self, name, error) from error
 
-    return property(get, _refuse(name))
+    def traced(self: nn.Module) -> Any:
+        state: ChannelState | None = self.__dict__.get(STATE)
+        held = _stored(self, name)
+        if state is None or state.full:
+            return held
+        return with_sizes(held, {at: side.activated_channels for at, side in state.attributes[name].items()})
+
+    return CompilableGetter(get, _refuse(name), traced)
 
 
 def _groups(spec: OpSpec, groups: Groups) -> property:
@@ -196,7 +216,12 @@ def _groups(spec: OpSpec, groups: Groups) -> property:
         except (AttributeError, KeyError) as error:
             raise _failed(self, attribute, error) from error
 
-    return property(get, _refuse(attribute))
+    def traced(self: nn.Module) -> Any:
+        state: ChannelState | None = self.__dict__.get(STATE)
+        count = _stored(self, attribute)
+        return count if state is None or state.full or count == 1 else _active_groups(self, state, spec, groups)
+
+    return CompilableGetter(get, _refuse(attribute), traced)
 
 
 def _active_groups(self: nn.Module, state: ChannelState, spec: OpSpec, groups: Groups) -> int:

@@ -24,12 +24,14 @@ def apply(tensor: Tensor, selections: Iterable[tuple[int, Selection]]) -> Tensor
     """
     size = list(tensor.shape)
     indices: list[tuple[int, IndexSelection]] = []
+    narrowed = False
     for dim, selection in selections:
         if isinstance(selection, IndexSelection):
             indices.append((dim, selection))
         elif selection is not None:
             size[dim] = selection
-    if size != list(tensor.shape):
+            narrowed = True
+    if narrowed:
         tensor = prefix(tensor, size)
     for dim, selection in indices:
         tensor = tensor.index_select(dim, selection.on(tensor.device))
