@@ -219,7 +219,11 @@ def _groups(spec: OpSpec, groups: Groups) -> property:
     def traced(self: nn.Module) -> Any:
         state: ChannelState | None = self.__dict__.get(STATE)
         count = _stored(self, attribute)
-        return count if state is None or state.full or count == 1 else _active_groups(self, state, spec, groups)
+        if state is None or state.full or count == 1:
+            return count
+        if is_depthwise(self, spec) and len({id(m.root) for c in state.containers.values() for m in c.mutables}) == 1:
+            return state.containers[groups.side].activated_channels  # one mutable decides: there is nothing to check
+        return _active_groups(self, state, spec, groups)
 
     return CompilableGetter(get, _refuse(attribute), traced)
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-_EXPECTED = (
+EXPECTED = (
     "ignore:.*but have no `val_dataloader`",
     "ignore:.*sampler has shuffling enabled",
     "ignore:.*callbacks used to create the checkpoint need to be provided",
@@ -15,5 +15,5 @@ _EXPECTED = (
 def pytest_collection_modifyitems(items):
     for item in items:
         if item.path.is_relative_to(Path(__file__).parent):
-            for text in _EXPECTED:
+            for text in EXPECTED:
                 item.add_marker(pytest.mark.filterwarnings(text))
