@@ -22,6 +22,9 @@ from lightning_channels.mutables.selection import IndexSelection
 
 __all__ = ["add_properties"]
 
+Getter = Callable[[nn.Module], Any]
+Setter = Callable[[nn.Module, Any], None]
+
 
 def add_properties(
     cls: type[nn.Module],
@@ -74,6 +77,8 @@ def _tensor(name: str) -> property:
             return attributes[store][name]
         except KeyError:
             return _stored(self, name)
+        except AttributeError as error:
+            raise _failed(self, name, error) from error
 
     def put(self: nn.Module, value: Any) -> None:
         # nn.Module registers parameters and buffers by itself; what comes here is neither
@@ -86,7 +91,7 @@ def _tensor(name: str) -> property:
             return tensor
         return _gathered(self, name, state, tensor)
 
-    return CompilableGetter(get, put, traced)
+    return _compilable(name, get, put, traced)
 
 
 def _stored(self: nn.Module, name: str) -> Any:
@@ -105,9 +110,9 @@ def _switched(name: str) -> property:
 
     def get(self: nn.Module) -> Any:
         state: ChannelState | None = self.__dict__.get(STATE)
-        if state is None or state.candidates is None or state.full:
-            return own.__get__(self)
         try:
+            if state is None or state.candidates is None or state.full:
+                return own.__get__(self)
             entries = state.tensors.get(name, ())
             if state.joined and name not in self._buffers and (part := joined(self, state, name)) is not None:
                 return part
@@ -116,6 +121,8 @@ def _switched(name: str) -> property:
                 return tensor
             return _narrow(self, name, state, entries, tensor)
         except (AttributeError, KeyError) as error:
+            if state is None:
+                raise
             raise _failed(self, name, error) from error
 
     return property(get, own.fset)
@@ -151,6 +158,20 @@ def _gathered(self: nn.Module, name: str, state: ChannelState, tensor: Tensor) -
     return part
 
 
+def _compilable(name: str, get: Getter, put: Setter, traced: Getter) -> property:
+    """A property of a dynamic op, with the getter that is compiled; what that one raises is reported as well."""
+
+    def reported(self: nn.Module) -> Any:
+        try:
+            return traced(self)
+        except AttributeError as error:
+            if STATE not in self.__dict__:
+                raise
+            raise _failed(self, name, error) from error
+
+    return CompilableGetter(get, put, reported)
+
+
 def _failed(self: nn.Module, name: str, error: Exception) -> RuntimeError:
     return RuntimeError(f"{type(self).__name__}.{name} could not be narrowed: {error}")
 
@@ -174,7 +195,7 @@ def _size(attribute: str, side: str, write: Callable[[int], Any]) -> property:
         container = None if state is None or state.full else state.containers.get(side)
         return _stored(self, attribute) if container is None else write(container.activated_channels)
 
-    return CompilableGetter(get, _refuse(attribute), traced)
+    return _compilable(attribute, get, _refuse(attribute), traced)
 
 
 def _attribute(name: str) -> property:
@@ -198,7 +219,7 @@ def _attribute(name: str) -> property:
             return held
         return with_sizes(held, {at: side.activated_channels for at, side in state.attributes[name].items()})
 
-    return CompilableGetter(get, _refuse(name), traced)
+    return _compilable(name, get, _refuse(name), traced)
 
 
 def _groups(spec: OpSpec, groups: Groups) -> property:
@@ -225,7 +246,7 @@ def _groups(spec: OpSpec, groups: Groups) -> property:
             return state.containers[groups.side].activated_channels  # one mutable decides: there is nothing to check
         return _active_groups(self, state, spec, groups)
 
-    return CompilableGetter(get, _refuse(attribute), traced)
+    return _compilable(attribute, get, _refuse(attribute), traced)
 
 
 def _active_groups(self: nn.Module, state: ChannelState, spec: OpSpec, groups: Groups) -> int:
@@ -246,7 +267,8 @@ def _refuse(attribute: str) -> Callable[[Any, Any], None]:
         if STATE in self.__dict__:
             raise PrepareError(
                 f"{type(self).__name__}.{attribute} follows the active channels and cannot be set;"
-                " change the choice of its unit, or restore() the module first"
+                " change the choice of its unit instead (mutator.set_choices), take export_subnet(model), whose sizes"
+                " are plain attributes, or restore() the module first"
             )
         self.__dict__[attribute] = value
 

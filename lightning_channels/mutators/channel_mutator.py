@@ -128,9 +128,7 @@ class ChannelMutator:
         with torch.compiler.set_stance("force_eager"):  # what is compiled would be traced compiled
             self._prepare(model, example_inputs, verify)
 
-    def _prepare(
-        self, model: nn.Module, example_inputs: ExampleInputs | None, verify: bool | Literal["full"]
-    ) -> None:
+    def _prepare(self, model: nn.Module, example_inputs: ExampleInputs | None, verify: bool | Literal["full"]) -> None:
         found = find_units(self.unit_config, self.parse_cfg, self._tracer, model, example_inputs)
         attached: list[MutableChannelUnit] = []
         try:
