@@ -62,8 +62,8 @@ class SeveralPasses(Callback, ABC):
             )
         if getattr(pl_module, "_compiler_ctx", None) is not None:
             raise MisconfigurationException(
-                f"{self.state_key}: a sampler of several passes a step watches what training_step calls, and would have a "
-                "compiled one compiled again for each batch. Compile the net and not the LightningModule: "
+                f"{self.state_key}: a sampler of several passes a step watches what training_step calls, and would "
+                "have a compiled one compiled again for each batch. Compile the net and not the LightningModule: "
                 "self.net.compile() in its __init__, or self.net = torch.compile(net)"
             )
         if sum(hasattr(sampler, "passes") for sampler in samplers) > 1:

@@ -284,10 +284,11 @@ def _traced_sel(container: MutableChannelContainer) -> Selection:
     for (start, end), mutable in tiling.items():
         if start == 0 and end == container.num_channels:
             return mutable.selection
-    tiles = list(container._tiles(tiling)) if tiling else []
-    if any(isinstance(selection, IndexSelection) for _, _, selection in tiles):
-        return container._resolve()
-    runs = [torch.arange(start, end if n is None else start + n, device="cpu") for start, end, n in tiles]
+    runs: list[Tensor] = []
+    for start, end, selection in container._tiles(tiling) if tiling else ():
+        if isinstance(selection, IndexSelection):
+            return container._resolve()
+        runs.append(torch.arange(start, end if selection is None else start + selection, device="cpu"))
     return IndexSelection(torch.cat(runs)) if runs else None
 
 
