@@ -82,7 +82,8 @@ class ChannelPruning(InactiveHooks, SeveralPasses, EvaluationHooks):
             with one after each, which takes the memory of a single pass, and as many reductions of gradients as passes.
         validate: Widths to validate at besides the ordinary ones: a list of ``"max"``, ``"min"``, parts of the channels
             and paths of choices, or a dict, name → such a width or choices. What the module logs while it validates is
-            logged for each as ``val_acc/max``, ``val_acc/0.5``, …, and may be monitored.
+            logged for each as ``val_acc/max``, ``val_acc/0.5``, …, and may be monitored (``val_acc/<module>/max`` where
+            several of these callbacks run; the others' parts have their ordinary widths meanwhile).
         recalibrate: Number of training batches on which batch-norm statistics are computed anew for each width that is
             validated or tested; 0 for none. Afterwards they are as they were.
         verify: Passed to ``prepare_from_supernet``: prove that the narrowed model computes the right thing; ``"full"``
@@ -319,8 +320,7 @@ class ChannelPruning(InactiveHooks, SeveralPasses, EvaluationHooks):
     def _log_shares(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if not self.log_resources or trainer.barebones:
             return
-        alone = len(StructureFiles.callbacks_of(trainer)) == 1
-        prefix = "channels/" if alone or self.module is None else f"channels/{self.module}/"
+        prefix = f"channels/{self._part(trainer)}"
         counter = self._counter
         assert counter is not None
         totals = {"flops": counter.total_macs, "params": counter.total_params}
