@@ -10,7 +10,6 @@ from typing import Any, Literal, TypeVar, get_args
 
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.strategies import FSDPStrategy
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import nn
 
@@ -20,6 +19,7 @@ from lightning_channels.callbacks._choices import Held, read_eval_choices
 from lightning_channels.callbacks._errors import as_misconfiguration, keep_visible
 from lightning_channels.callbacks._evaluation import EvaluationHooks
 from lightning_channels.callbacks._inactive import InactiveHooks
+from lightning_channels.callbacks._packages import is_lightnings
 from lightning_channels.callbacks._passes import Memory
 from lightning_channels.callbacks._preparation import adopt, describe, prepare
 from lightning_channels.callbacks._sandwich import SeveralPasses
@@ -213,7 +213,7 @@ class ChannelPruning(InactiveHooks, SeveralPasses, EvaluationHooks):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Arrange that the module is prepared as soon as it is built."""
-        if isinstance(trainer.strategy, FSDPStrategy):
+        if is_lightnings(trainer.strategy, "FSDPStrategy"):
             raise MisconfigurationException(
                 f"{self.state_key}: FSDPStrategy flattens parameters, so that they have no channels. Use DDP, or "
                 "ModelParallelStrategy with a module that is prepared in configure_model before fully_shard"
