@@ -8,6 +8,7 @@ compilation serves all widths.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from torch.fx.experimental.sym_node import DynamicInt
@@ -45,9 +46,9 @@ def compiled_as(cls: type, name: str, traced: Callable[[Any], Any]) -> None:
     setattr(cls, name, CompilableGetter(own.fget, own.fset, traced))
 
 
-def width_symbol(width: int) -> int:
-    """An integer equal to ``width`` that is a symbol in compiled code.
+width_symbol: Callable[[int], int] = partial(int.__new__, DynamicInt)
+"""An integer equal to the given one that is a symbol in compiled code.
 
-    Each is an object of its own: the compiler takes two equal symbols for one only if they are the same object.
-    """
-    return int.__new__(DynamicInt, width)  # its own __new__ checks the type, and takes four times as long
+Each is an object of its own: the compiler takes two for the same symbol only if they are the same object. The class's
+own ``__new__`` checks the type, and takes four times as long.
+"""

@@ -15,7 +15,7 @@ import lightning_channels
 PACKAGE = Path(lightning_channels.__file__).parent
 LAYERS = [
     ("errors",),
-    ("_modules", "_plain", "_rng"),
+    ("_compiling", "_modules", "_plain", "_rng"),
     ("eval_caches",),
     ("registry",),
     ("mutables",),

@@ -145,7 +145,7 @@ class BaseMutableChannel:
             return
         self._note()
         self._selection = selection
-        self._symbol = _symbol_of(selection, self.num_channels)
+        self._symbol = width_symbol(selection) if type(selection) is int else _symbol_of(selection, self.num_channels)
         for container in self._mirrors:
             container._sel = selection
         for container in self._dependents:

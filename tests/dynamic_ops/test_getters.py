@@ -13,7 +13,14 @@ from torch import nn
 
 import lightning_channels
 from lightning_channels._compiling import CompilableGetter
-from lightning_channels.dynamic_ops import DynamicMixin, containers, make_dynamic, make_switchable, restore
+from lightning_channels.dynamic_ops import (
+    DynamicMixin,
+    containers,
+    make_dynamic,
+    make_static,
+    make_switchable,
+    restore,
+)
 from lightning_channels.dynamic_ops.state import STATE, ChannelState
 from lightning_channels.errors import PrepareError
 from lightning_channels.mutables import MutableChannelContainer, SimpleMutableChannel
@@ -222,7 +229,7 @@ def test_writing_a_size_says_what_to_do_instead(name: str) -> None:
         with pytest.raises(PrepareError, match=rf"\.{attribute} follows .*mutator\.set_choices.* export_subnet"):
             setattr(module, attribute, before)
         assert getattr(module, attribute) == before
-    restore(module)
-    for attribute in sizes:
-        setattr(module, attribute, 17)
-        assert getattr(module, attribute) == 17
+    for plain in (restore(module), make_static(BUILDS[name]())):
+        for attribute in sizes:
+            setattr(plain, attribute, 17)
+            assert getattr(plain, attribute) == 17

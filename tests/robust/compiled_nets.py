@@ -71,6 +71,13 @@ class Norms(nn.Sequential):
         super().__init__(*conv_net(width=9, dropout=0.0))
 
 
+class Dense(nn.Sequential):
+    """No convolution, whose sizes inductor fixes."""
+
+    def __init__(self) -> None:
+        super().__init__(nn.Linear(6, 16), nn.LayerNorm(16), nn.GELU(), nn.Linear(16, 12), nn.ReLU(), nn.Linear(12, 3))
+
+
 PREFIXES = {
     "norms": (Norms, (4, 3, 4, 4)),
     "concatenated": (Concatenated, (4, 3, 4, 4)),
