@@ -14,7 +14,8 @@ from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule
-from lightning.pytorch.utilities.model_helpers import is_overridden
+
+from lightning_channels.callbacks._packages import overrides
 
 __all__ = ["after_build", "forget"]
 
@@ -63,7 +64,7 @@ def after_build(module: LightningModule, owner: object, action: Callable[[], Non
         owner: Whose action it is: an owner has one, a second one replaces it.
         action: Called without arguments.
     """
-    name = next(name for name in _BUILDERS if name == "setup" or _is_overridden(name, module))
+    name = next(name for name in _BUILDERS if name == "setup" or overrides(module, name))
     wrapper = module.__dict__.get(name)
     if not isinstance(wrapper, _AfterBuild):
         wrapper = _AfterBuild(module, name)
@@ -78,7 +79,3 @@ def forget(module: LightningModule | None, owner: object) -> None:
             wrapper.actions.pop(id(owner), None)
             if not wrapper.actions:
                 wrapper.take_off()
-
-
-def _is_overridden(name: str, module: LightningModule) -> bool:
-    return hasattr(LightningModule, name) and is_overridden(name, module)

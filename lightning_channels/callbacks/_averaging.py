@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.callbacks import StochasticWeightAveraging, WeightAveraging
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from lightning_channels.callbacks._packages import is_lightnings
 from lightning_channels.dynamic_ops import stored_candidates
 from lightning_channels.mutators import ChannelMutator
 from lightning_channels.samplers import Choices
@@ -26,7 +26,7 @@ def renew_copies(trainer: Trainer, pl_module: LightningModule, stage: str) -> No
     names = [name for name, _ in (*pl_module.named_parameters(), *pl_module.named_buffers())]
     callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]
     for callback in callbacks:
-        if isinstance(callback, (StochasticWeightAveraging, WeightAveraging)):
+        if any(is_lightnings(callback, name) for name in ("StochasticWeightAveraging", "WeightAveraging")):
             copied: Any = callback._average_model
             copied = getattr(copied, "module", copied)
             if copied is None:  # its setup is still to come

@@ -9,6 +9,7 @@ from functools import partial
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 
+from lightning_channels.callbacks._checkpoints import StructureFiles
 from lightning_channels.callbacks._choices import Held
 from lightning_channels.callbacks._recalibrate import Recalibration
 from lightning_channels.callbacks._target import find_target
@@ -53,7 +54,8 @@ class EvaluationHooks(Callback, ABC):
             target = partial(find_target, pl_module, self.module)
             found.append(Recalibration(loop, trainer, pl_module, target, self.recalibrate))
         for loop in validating if self.widths else ():
-            found.append(SeveralWidths(loop, trainer, self._validate_at, self._leave_evaluation, self._validated))
+            widths = partial(self._validated, self._part(trainer))
+            found.append(SeveralWidths(loop, trainer, self._validate_at, self._leave_evaluation, widths))
         self._stand_ins = found
 
     def _give_back(self) -> None:
@@ -62,10 +64,15 @@ class EvaluationHooks(Callback, ABC):
             stand_in.take_off()
         self._stand_ins = ()
 
-    def _validated(self) -> tuple[dict[str, Choices], Choices]:
+    def _part(self, trainer: Trainer) -> str:
+        """What goes before a metric's name: ``"encoder/"`` where several of these callbacks run."""
+        alone = len(StructureFiles.callbacks_of(trainer)) == 1
+        return "" if alone or self.module is None else f"{self.module}/"
+
+    def _validated(self, part: str) -> tuple[dict[str, Choices], Choices]:
         """The choices of each width, and the ordinary ones."""
         current, ordinary = self.mutator.current_choices, self._evaluation_choices()
-        widths = {name: {**current, **choices_of(self.mutator, width)} for name, width in self.widths.items()}
+        widths = {part + name: {**current, **choices_of(self.mutator, width)} for name, width in self.widths.items()}
         return widths, current if ordinary is None else {**current, **ordinary}
 
     def _validate_at(self, choices: Choices) -> None:

@@ -11,14 +11,13 @@ import torch
 from lightning.fabric.utilities import move_data_to_device
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.utilities import CombinedLoader
-from lightning.pytorch.utilities.model_helpers import is_overridden
 from lightning_utilities.core.apply_func import apply_to_collection
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, IterableDataset
 
 from lightning_channels._rng import preserve_rng
 from lightning_channels.callbacks._batch import ADVICE, candidates
+from lightning_channels.callbacks._packages import is_lightnings, overrides
 from lightning_channels.tracing.running import call, evaluating
 
 __all__ = ["find_example_inputs", "fitting", "generators_of", "placed"]
@@ -39,7 +38,7 @@ def find_example_inputs(trainer: Trainer, pl_module: LightningModule, target: nn
     """
     if given is not None:
         return placed(given, target)
-    has_forward = is_overridden("forward", pl_module)
+    has_forward = overrides(pl_module, "forward")
     if target is pl_module and not has_forward:
         children = ", ".join(repr(name) for name, _ in pl_module.named_children())
         raise MisconfigurationException(
@@ -148,7 +147,7 @@ def _first_batch(trainer: Trainer, pl_module: LightningModule, stage: str) -> An
 
 def _peek(loader: Any) -> Any:
     """A first batch, in the structure that Lightning would give it; the loader is afterwards as it was."""
-    if isinstance(loader, CombinedLoader):
+    if is_lightnings(loader, "CombinedLoader"):
         return _peek(loader.iterables)
     if isinstance(loader, Mapping):
         return {key: _peek(value) for key, value in loader.items()}

@@ -8,12 +8,12 @@ from typing import Any
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
-from lightning.pytorch.core.optimizer import LightningOptimizer
 from torch import Tensor
 from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 
 from lightning_channels.callbacks._errors import as_misconfiguration
+from lightning_channels.callbacks._packages import is_lightnings
 from lightning_channels.inactive import InactiveSlices, check_optimizer
 from lightning_channels.mutators import ChannelMutator
 
@@ -102,9 +102,10 @@ class InactiveHooks(Callback, ABC):
         self._leave_optimizers()
 
 
-def _plain(optimizer: Optimizer | LightningOptimizer) -> Optimizer:
+def _plain(optimizer: Any) -> Optimizer:
     """The optimizer itself: Lightning's stand-in for it calls no hooks."""
-    return optimizer.optimizer if isinstance(optimizer, LightningOptimizer) else optimizer
+    plain: Optimizer = optimizer.optimizer if is_lightnings(optimizer, "LightningOptimizer") else optimizer
+    return plain
 
 
 def _refusal(trainer: Trainer, pl_module: LightningModule, mutator: ChannelMutator) -> str | None:

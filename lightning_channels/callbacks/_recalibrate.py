@@ -10,12 +10,12 @@ from typing import Any
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.utilities.model_helpers import is_overridden
 from torch import nn
 from torch.utils.data import DataLoader, IterableDataset
 
 from lightning_channels._rng import preserve_rng
 from lightning_channels.callbacks._example import fitting, generators_of, placed
+from lightning_channels.callbacks._packages import overrides
 from lightning_channels.recalibration import recalibrated
 from lightning_channels.tracing.running import call
 
@@ -63,7 +63,7 @@ class Recalibration:
         if self._trainer.sanity_checking:
             return
         target = self._target()
-        module = self._module if is_overridden("forward", self._module) else target
+        module = self._module if overrides(self._module, "forward") else target
 
         def forward(_: nn.Module, batch: Any) -> Any:
             with self._trainer.precision_plugin.forward_context():

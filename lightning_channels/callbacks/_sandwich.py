@@ -60,6 +60,12 @@ class SeveralPasses(Callback, ABC):
                 "optimization call mutator.set_choices() and the net for each width in training_step, with "
                 "sampler='max'"
             )
+        if getattr(pl_module, "_compiler_ctx", None) is not None:
+            raise MisconfigurationException(
+                f"{self.state_key}: a sampler of several passes a step watches what training_step calls, and would "
+                "have a compiled one compiled again for each batch. Compile the net and not the LightningModule: "
+                "self.net.compile() in its __init__, or self.net = torch.compile(net)"
+            )
         if sum(hasattr(sampler, "passes") for sampler in samplers) > 1:
             raise MisconfigurationException(
                 f"{self.state_key}: only one callback can run several passes a step; give the others another sampler"

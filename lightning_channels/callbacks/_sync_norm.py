@@ -10,10 +10,10 @@ from __future__ import annotations
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Trainer
 from lightning.pytorch.plugins import LayerSync
-from lightning.pytorch.plugins.layer_sync import TorchSyncBatchNorm
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from lightning_channels.callbacks._packages import is_lightnings
 from lightning_channels.dynamic_ops import is_dynamic
 
 __all__ = ["KeepDynamic"]
@@ -56,7 +56,7 @@ class KeepDynamic(LayerSync):
         Raises:
             MisconfigurationException: If a dynamic norm would be left out.
         """
-        if not isinstance(self.inner, TorchSyncBatchNorm):
+        if not is_lightnings(self.inner, "TorchSyncBatchNorm"):
             return
         for name, module in model.named_modules():
             if isinstance(module, _BatchNorm) and is_dynamic(module) and not isinstance(module, nn.SyncBatchNorm):

@@ -8,9 +8,9 @@ from typing import Any
 
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.strategies.launchers import _MultiProcessingLauncher
 from torch import nn
 
+from lightning_channels.callbacks._packages import is_lightnings
 from lightning_channels.dynamic_ops import is_dynamic, stored_candidates
 from lightning_channels.errors import did_you_mean
 from lightning_channels.mutators import ChannelMutator
@@ -103,7 +103,7 @@ def check_processes(trainer: Trainer, mutator: ChannelMutator) -> None:
     Raises:
         MisconfigurationException: If the strategy starts processes of its own: it brings back what both copies have.
     """
-    if isinstance(trainer.strategy.launcher, _MultiProcessingLauncher) and stored_candidates(mutator.model):
+    if is_lightnings(trainer.strategy.launcher, "_MultiProcessingLauncher") and stored_candidates(mutator.model):
         raise MisconfigurationException(
             "the strategy starts processes of its own, and what they train comes back into the tensors that the module "
             "has before; those that switchable norms get when the module is prepared would be lost. Prepare it before "

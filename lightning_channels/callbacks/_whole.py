@@ -12,6 +12,7 @@ from fsspec.implementations.local import LocalFileSystem  # type: ignore[import-
 from lightning.fabric.plugins import CheckpointIO, TorchCheckpointIO
 
 from lightning_channels._files import replacing
+from lightning_channels.callbacks._packages import is_lightnings
 
 __all__ = ["WholeFiles"]
 
@@ -29,7 +30,7 @@ class WholeFiles(CheckpointIO):
     @classmethod
     def around(cls, plugin: Any) -> Any:
         """The same plugin, with the decorator around what writes files in it; any other kind stays as it is."""
-        if type(plugin) is TorchCheckpointIO:
+        if type(plugin).__name__ == "TorchCheckpointIO" and is_lightnings(plugin, "TorchCheckpointIO"):
             return cls(plugin)
         wrapped = getattr(plugin, "_checkpoint_io", None)  # of those that wrap another, such as AsyncCheckpointIO
         if wrapped is not None:

@@ -22,6 +22,9 @@ Widths: TypeAlias = dict[str, "str | float | Choices"]
 
 _NAMES = ("max", "min")
 
+_END = "_on_evaluation_end"
+"""What a loop calls at the end of a run."""
+
 
 def read_widths(given: Any) -> Widths:
     """``["max", "min", 0.5, "small.yaml"]``, or a dict of names for them; each is also a dict of choices there.
@@ -115,7 +118,8 @@ class SeveralWidths:
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Validate at all widths."""
         trainer = self._trainer
-        if trainer.sanity_checking:
+        # inside another callback's run for one of its widths there is only the ordinary one
+        if trainer.sanity_checking or _END in self._loop.__dict__:
             return self._run(*args, **kwargs)
         widths, ordinary = self._widths()
         shared = [name for name, choices in widths.items() if choices == ordinary]
@@ -171,8 +175,8 @@ def _put_back(logger: Any, before: Any) -> None:
 @contextmanager
 def _without_end(loop: Any, trainer: Trainer) -> Iterator[None]:
     """Leave the hooks at the end of validation to the last run; others are called in each."""
-    loop._on_evaluation_end = lambda *args, **kwargs: trainer._logger_connector.reset_results()
+    setattr(loop, _END, lambda *args, **kwargs: trainer._logger_connector.reset_results())
     try:
         yield
     finally:
-        del loop._on_evaluation_end
+        delattr(loop, _END)

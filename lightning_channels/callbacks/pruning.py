@@ -10,7 +10,6 @@ from typing import Any, Literal, TypeVar, get_args
 
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.strategies import FSDPStrategy
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import nn
 
@@ -21,6 +20,7 @@ from lightning_channels.callbacks._choices import Held, read_eval_choices
 from lightning_channels.callbacks._errors import as_misconfiguration, keep_visible
 from lightning_channels.callbacks._evaluation import EvaluationHooks
 from lightning_channels.callbacks._inactive import InactiveHooks
+from lightning_channels.callbacks._packages import is_lightnings
 from lightning_channels.callbacks._passes import Memory
 from lightning_channels.callbacks._preparation import adopt, describe, prepare
 from lightning_channels.callbacks._resume import ResumeHooks
@@ -93,7 +93,8 @@ class ChannelPruning(InactiveHooks, ResumeHooks, SeveralPasses, TuningHooks, Eva
             with one after each, which takes the memory of a single pass, and as many reductions of gradients as passes.
         validate: Widths to validate at besides the ordinary ones: a list of ``"max"``, ``"min"``, parts of the channels
             and paths of choices, or a dict, name → such a width or choices. What the module logs while it validates is
-            logged for each as ``val_acc/max``, ``val_acc/0.5``, …, and may be monitored.
+            logged for each as ``val_acc/max``, ``val_acc/0.5``, …, and may be monitored (``val_acc/<module>/max`` where
+            several of these callbacks run; the others' parts have their ordinary widths meanwhile).
         recalibrate: Number of training batches on which batch-norm statistics are computed anew for each width that is
             validated or tested; 0 for none. Afterwards they are as they were.
         verify: Passed to ``prepare_from_supernet``: prove that the narrowed model computes the right thing; ``"full"``
@@ -235,7 +236,7 @@ class ChannelPruning(InactiveHooks, ResumeHooks, SeveralPasses, TuningHooks, Eva
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Arrange that the module is prepared as soon as it is built."""
         super().setup(trainer, pl_module, stage)
-        if isinstance(trainer.strategy, FSDPStrategy):
+        if is_lightnings(trainer.strategy, "FSDPStrategy"):
             raise MisconfigurationException(
                 f"{self.state_key}: FSDPStrategy flattens parameters, so that they have no channels. Use DDP, or "
                 "ModelParallelStrategy with a module that is prepared in configure_model before fully_shard"
@@ -351,8 +352,7 @@ class ChannelPruning(InactiveHooks, ResumeHooks, SeveralPasses, TuningHooks, Eva
     def _log_shares(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if not self.log_resources or trainer.barebones:
             return
-        alone = len(StructureFiles.callbacks_of(trainer)) == 1
-        prefix = "channels/" if alone or self.module is None else f"channels/{self.module}/"
+        prefix = f"channels/{self._part(trainer)}"
         counter = self._counter
         assert counter is not None
         totals = {"flops": counter.total_macs, "params": counter.total_params}

@@ -54,7 +54,11 @@ class DynamicMixin(nn.Module):
     @property
     def mutable_attrs(self) -> dict[str, MutableChannelContainer]:
         """The containers of this op, by side."""
-        return state_of(self).containers
+        state = state_of(self)
+        try:
+            return state.containers
+        except AttributeError as error:  # nn.Module would look for a parameter or a submodule of this name
+            raise RuntimeError(f"{type(self).__name__}.mutable_attrs could not be read: {error}") from error
 
     def channel_container(self, is_output: bool, side: str | None = None) -> MutableChannelContainer:
         """The container of the input's or the output's channels; see :func:`container_of`."""

@@ -10,6 +10,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from lightning_channels._compiling import CompilableGetter
 from lightning_channels.dynamic_ops.attributes import with_sizes
 from lightning_channels.dynamic_ops.candidates import SWITCHED, holder_of, joined, with_all_candidates
 from lightning_channels.dynamic_ops.slicing import apply, prefix
@@ -20,6 +21,9 @@ from lightning_channels.errors import PrepareError
 from lightning_channels.mutables.selection import IndexSelection, Selection
 
 __all__ = ["add_properties"]
+
+Getter = Callable[[nn.Module], Any]
+Setter = Callable[[nn.Module, Any], None]
 
 
 def add_properties(
@@ -73,12 +77,21 @@ def _tensor(name: str) -> property:
             return attributes[store][name]
         except KeyError:
             return _stored(self, name)
+        except AttributeError as error:
+            raise _failed(self, name, error) from error
 
     def put(self: nn.Module, value: Any) -> None:
         # nn.Module registers parameters and buffers by itself; what comes here is neither
         self.__dict__[name] = value
 
-    return property(get, put)
+    def traced(self: nn.Module) -> Any:
+        state: ChannelState | None = self.__dict__.get(STATE)
+        tensor = _stored(self, name)
+        if state is None or state.full or tensor is None or name not in state.tensors:
+            return tensor
+        return _gathered(self, name, state, tensor)
+
+    return _compilable(name, get, put, traced)
 
 
 def _stored(self: nn.Module, name: str) -> Any:
@@ -97,9 +110,9 @@ def _switched(name: str) -> property:
 
     def get(self: nn.Module) -> Any:
         state: ChannelState | None = self.__dict__.get(STATE)
-        if state is None or state.candidates is None or state.full:
-            return own.__get__(self)
         try:
+            if state is None or state.candidates is None or state.full:
+                return own.__get__(self)
             entries = state.tensors.get(name, ())
             if state.joined and name not in self._buffers and (part := joined(self, state, name)) is not None:
                 return part
@@ -108,6 +121,8 @@ def _switched(name: str) -> property:
                 return tensor
             return _narrow(self, name, state, entries, tensor)
         except (AttributeError, KeyError) as error:
+            if state is None:
+                raise
             raise _failed(self, name, error) from error
 
     return property(get, own.fset)
@@ -150,6 +165,20 @@ def _cut(state: ChannelState, tensor: Tensor, selections: list[tuple[int, Select
     return apply(tensor, selections) if part is None else part
 
 
+def _compilable(name: str, get: Getter, put: Setter, traced: Getter) -> property:
+    """A property of a dynamic op, with the getter that is compiled; what that one raises is reported as well."""
+
+    def reported(self: nn.Module) -> Any:
+        try:
+            return traced(self)
+        except AttributeError as error:
+            if STATE not in self.__dict__:
+                raise
+            raise _failed(self, name, error) from error
+
+    return CompilableGetter(get, put, reported)
+
+
 def _failed(self: nn.Module, name: str, error: Exception) -> RuntimeError:
     return RuntimeError(f"{type(self).__name__}.{name} could not be narrowed: {error}")
 
@@ -168,7 +197,12 @@ def _size(attribute: str, side: str, write: Callable[[int], Any]) -> property:
         except (AttributeError, KeyError) as error:
             raise _failed(self, attribute, error) from error
 
-    return property(get, _refuse(attribute))
+    def traced(self: nn.Module) -> Any:
+        state: ChannelState | None = self.__dict__.get(STATE)
+        container = None if state is None or state.full else state.containers.get(side)
+        return _stored(self, attribute) if container is None else write(container.activated_channels)
+
+    return _compilable(attribute, get, _refuse(attribute), traced)
 
 
 def _attribute(name: str) -> property:
@@ -185,7 +219,14 @@ def _attribute(name: str) -> property:
         except (AttributeError, KeyError) as error:
             raise _failed(self, name, error) from error
 
-    return property(get, _refuse(name))
+    def traced(self: nn.Module) -> Any:
+        state: ChannelState | None = self.__dict__.get(STATE)
+        held = _stored(self, name)
+        if state is None or state.full:
+            return held
+        return with_sizes(held, {at: side.activated_channels for at, side in state.attributes[name].items()})
+
+    return _compilable(name, get, _refuse(name), traced)
 
 
 def _groups(spec: OpSpec, groups: Groups) -> property:
@@ -203,7 +244,16 @@ def _groups(spec: OpSpec, groups: Groups) -> property:
         except (AttributeError, KeyError) as error:
             raise _failed(self, attribute, error) from error
 
-    return property(get, _refuse(attribute))
+    def traced(self: nn.Module) -> Any:
+        state: ChannelState | None = self.__dict__.get(STATE)
+        count = _stored(self, attribute)
+        if state is None or state.full or count == 1:
+            return count
+        if is_depthwise(self, spec) and len({id(m.root) for c in state.containers.values() for m in c.mutables}) == 1:
+            return state.containers[groups.side].activated_channels  # one mutable decides: there is nothing to check
+        return _active_groups(self, state, spec, groups)
+
+    return _compilable(attribute, get, _refuse(attribute), traced)
 
 
 def _active_groups(self: nn.Module, state: ChannelState, spec: OpSpec, groups: Groups) -> int:
@@ -224,7 +274,8 @@ def _refuse(attribute: str) -> Callable[[Any, Any], None]:
         if STATE in self.__dict__:
             raise PrepareError(
                 f"{type(self).__name__}.{attribute} follows the active channels and cannot be set;"
-                " change the choice of its unit, or restore() the module first"
+                " change the choice of its unit instead (mutator.set_choices), take export_subnet(model), whose sizes"
+                " are plain attributes, or restore() the module first"
             )
         self.__dict__[attribute] = value
 

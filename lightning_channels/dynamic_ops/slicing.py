@@ -25,16 +25,27 @@ def apply(tensor: Tensor, selections: Iterable[tuple[int, Selection]]) -> Tensor
     """
     size = list(tensor.shape)
     indices: list[tuple[int, IndexSelection]] = []
+    narrowed = False
     for dim, selection in selections:
         if isinstance(selection, IndexSelection):
             indices.append((dim, selection))
         elif selection is not None:
             size[dim] = selection
-    if size != list(tensor.shape):
+            narrowed = True
+    if narrowed:
         tensor = prefix(tensor, size)
     for dim, selection in indices:
-        tensor = tensor.index_select(dim, selection.on(tensor.device))
+        tensor = _selected(tensor, dim, selection.on(tensor.device))
     return tensor
+
+
+def _selected(tensor: Tensor, dim: int, index: Tensor) -> Tensor:
+    """``index_select``, which by itself gives the contiguous layout to a tensor in channels_last."""
+    strides = tensor.stride()
+    if len(strides) < 4 or strides[1] != 1 or strides[-1] == 1:
+        return tensor.index_select(dim, index)
+    at = dim if dim == 0 else dim - 1 if dim > 1 else len(strides) - 1
+    return tensor.movedim(1, -1).index_select(at, index).movedim(-1, 1)
 
 
 def prefix(tensor: Tensor, size: list[int]) -> Tensor:

@@ -122,7 +122,7 @@ def within_group(selection: Selection, num_channels: int, groups: int) -> Select
     """
     if isinstance(selection, IndexSelection):
         return selection.within_group(num_channels, groups)
-    if selection is None or num_channels == groups:
+    if selection is None or num_channels == groups or selection == num_channels:  # compiled, a full width is a number
         return None
     raise ChoiceError(
         f"the first {selection} of {num_channels} channels are kept, but not the same ones in each of the"

@@ -37,7 +37,8 @@ def copied(model: nn.Module, memo: dict[int, Any]) -> nn.Module:
             memo[id(module)] = cls.__new__(cls)
             made.append((module, memo[id(module)]))
     for module, new in reversed(made):  # inner ones first, since outer ones may look into them
-        new.__setstate__({name: _copied(value, memo) for name, value in module.__dict__.items()})
+        state = module.__getstate__()  # without what Module.compile() made, which would call the original
+        new.__setstate__({name: _copied(value, memo) for name, value in state.items()})
     return copy.deepcopy(model, memo)
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 import torch
 from torch import Tensor
 
+from lightning_channels._compiling import compiled_as, width_symbol
 from lightning_channels.errors import ChoiceError
 from lightning_channels.mutables.selection import Selection, as_index, as_mask, normalise, positive, size_of
 
@@ -84,6 +85,7 @@ class BaseMutableChannel:
         self.num_channels = positive(num_channels, "num_channels")
         self.name = name
         self._selection: Selection = None
+        self._symbol = _symbol_of(None, self.num_channels)
         # whom to tell: containers that are this mutable and nothing else, and containers that compute something from it
         self._mirrors: list[MutableChannelContainer] = []
         self._dependents: list[MutableChannelContainer] = []
@@ -143,6 +145,7 @@ class BaseMutableChannel:
             return
         self._note()
         self._selection = selection
+        self._symbol = width_symbol(selection) if type(selection) is int else _symbol_of(selection, self.num_channels)
         for container in self._mirrors:
             container._sel = selection
         for container in self._dependents:
@@ -177,12 +180,28 @@ class BaseMutableChannel:
     # A copy leaves the containers out; they join again when they are copied themselves. Through them a copy would
     # recurse from module to module along the whole model, and pass Python's recursion limit on a deep one.
     def __getstate__(self) -> dict[str, Any]:
-        return {key: value for key, value in self.__dict__.items() if key not in ("_mirrors", "_dependents")}
+        return {key: value for key, value in self.__dict__.items() if key not in ("_mirrors", "_dependents", "_symbol")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
+        self._symbol = _symbol_of(self._selection, self.num_channels)
         self.__dict__.setdefault("_mirrors", [])
         self.__dict__.setdefault("_dependents", [])
+
+
+def _symbol_of(selection: Selection, num_channels: int) -> int | None:
+    """The width as compiled code reads it; None for an index, which it reads as it is."""
+    if selection is None:
+        return width_symbol(num_channels)
+    return width_symbol(selection) if isinstance(selection, int) else None
+
+
+def _traced_selection(mutable: BaseMutableChannel) -> Selection:
+    symbol = mutable._symbol
+    return mutable._selection if symbol is None else symbol
+
+
+compiled_as(BaseMutableChannel, "selection", _traced_selection)
 
 
 class SquentialMutableChannel(BaseMutableChannel):

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lightning_channels._compiling import compiled_as
 from lightning_channels.errors import ChoiceError, ConfigError, PrepareError
 from lightning_channels.mutables.base import STALE, BaseMutableChannel
 from lightning_channels.mutables.selection import (
@@ -273,6 +274,25 @@ class MutableChannelContainer:
         self._sel = None
         if self.mutables:
             self._attach()
+
+
+def _traced_sel(container: MutableChannelContainer) -> Selection:
+    """The selection where it is compiled: the same for the compiler at all widths, a full one too."""
+    tiling = container.mutable_channels
+    if container.crossing_channels:
+        return container._sel if container._sel is not STALE else container._resolve()
+    for (start, end), mutable in tiling.items():
+        if start == 0 and end == container.num_channels:
+            return mutable.selection
+    runs: list[Tensor] = []
+    for start, end, selection in container._tiles(tiling) if tiling else ():
+        if isinstance(selection, IndexSelection):
+            return container._resolve()
+        runs.append(torch.arange(start, end if selection is None else start + selection, device="cpu"))
+    return IndexSelection(torch.cat(runs)) if runs else None
+
+
+compiled_as(MutableChannelContainer, "sel", _traced_sel)
 
 
 def _without(tiling: Tiling, mutable: BaseMutableChannel) -> Tiling:

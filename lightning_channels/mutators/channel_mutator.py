@@ -6,6 +6,7 @@ import random
 from collections.abc import Mapping
 from typing import Any, Literal, cast
 
+import torch
 from torch import nn
 
 from lightning_channels._plain import to_plain
@@ -127,6 +128,10 @@ class ChannelMutator:
         if verify not in (True, False, "full"):
             raise ConfigError(f"verify must be true or false, or 'full', got {verify!r}")
         refuse_unfit(model, self.parse_cfg["type"] == "Predefined")
+        with torch.compiler.set_stance("force_eager"):  # what is compiled would be traced compiled
+            self._prepare(model, example_inputs, verify)
+
+    def _prepare(self, model: nn.Module, example_inputs: ExampleInputs | None, verify: bool | Literal["full"]) -> None:
         found = find_units(self.unit_config, self.parse_cfg, self._tracer, model, example_inputs)
         attached: list[MutableChannelUnit] = []
         try:
