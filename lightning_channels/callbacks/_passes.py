@@ -19,7 +19,7 @@ from torch import Tensor
 from lightning_channels.callbacks._calls import Call, CallWatch
 from lightning_channels.callbacks._errors import as_misconfiguration
 from lightning_channels.distillation import Distillation, detached
-from lightning_channels.dynamic_ops.joint import JointGradients
+from lightning_channels.dynamic_ops.cuts import JointGradients
 from lightning_channels.errors import ConfigError
 from lightning_channels.mutators import ChannelMutator
 from lightning_channels.samplers import Choices

@@ -13,12 +13,13 @@ from torch import Tensor, nn
 from lightning_channels._compiling import CompilableGetter
 from lightning_channels.dynamic_ops.attributes import with_sizes
 from lightning_channels.dynamic_ops.candidates import SWITCHED, holder_of, joined, with_all_candidates
-from lightning_channels.dynamic_ops.slicing import apply, prefix
+from lightning_channels.dynamic_ops.cuts import cut
+from lightning_channels.dynamic_ops.slicing import prefix
 from lightning_channels.dynamic_ops.spec import STATISTICS, Groups, OpSpec, group_count, is_depthwise
 from lightning_channels.dynamic_ops.state import STATE, ChannelState, Entry, check_depthwise, within_group
 from lightning_channels.dynamic_ops.writeback import with_statistics
 from lightning_channels.errors import PrepareError
-from lightning_channels.mutables.selection import IndexSelection, Selection
+from lightning_channels.mutables.selection import IndexSelection
 
 __all__ = ["add_properties"]
 
@@ -143,7 +144,7 @@ def _narrow(
                     return _gathered(self, name, state, tensor)
                 size[dim] = selection
         if state.joint is not None and tensor.numel() >= state.joint.smallest:
-            return _cut(state, tensor, state.selections(name))
+            return cut(tensor, state.selections(name), state.joint)
         return prefix(tensor, size)
     except (AttributeError, KeyError) as error:
         raise _failed(self, name, error) from error
@@ -154,15 +155,10 @@ def _gathered(self: nn.Module, name: str, state: ChannelState, tensor: Tensor) -
     if live is not None and name in live:
         return live[name]
     selections = state.selections(name)
-    part = _cut(state, tensor, selections)
+    part = cut(tensor, selections, state.joint)
     if live is not None and name in self._buffers and any(isinstance(s, IndexSelection) for _, s in selections):
         live[name] = part
     return part
-
-
-def _cut(state: ChannelState, tensor: Tensor, selections: list[tuple[int, Selection]]) -> Tensor:
-    part = None if state.joint is None else state.joint.narrow(tensor, selections)
-    return apply(tensor, selections) if part is None else part
 
 
 def _compilable(name: str, get: Getter, put: Setter, traced: Getter) -> property:

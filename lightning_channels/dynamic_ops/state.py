@@ -15,7 +15,7 @@ from lightning_channels.mutables.container import MutableChannelContainer
 from lightning_channels.mutables.selection import IndexSelection, Selection, as_mask
 
 if TYPE_CHECKING:
-    from lightning_channels.dynamic_ops.joint import JointGradients
+    from lightning_channels.dynamic_ops.cuts import JointGradients
 
 __all__ = [
     "STATE",

@@ -162,7 +162,7 @@ def test_a_parameter_of_active_size_is_no_new_parameter() -> None:
     assert torch.equal(linear.weight, torch.ones(2, 4))
 
 
-@pytest.mark.parametrize("where", ["prefix", "apply"])
+@pytest.mark.parametrize("where", ["prefix", "cut"])
 def test_a_failing_getter_never_shows_the_full_tensor(monkeypatch: pytest.MonkeyPatch, where: str) -> None:
     def fail(*_args: object) -> None:
         raise AttributeError("injected")

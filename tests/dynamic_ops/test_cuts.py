@@ -6,9 +6,11 @@ import pickle
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.autograd import forward_ad
 
 from lightning_channels import make_dynamic
-from lightning_channels.dynamic_ops.joint import JointGradients
+from lightning_channels.dynamic_ops import cuts
+from lightning_channels.dynamic_ops.cuts import JointGradients
 from lightning_channels.dynamic_ops.state import state_of
 from lightning_channels.mutables import SimpleMutableChannel, SquentialMutableChannel
 
@@ -195,3 +197,54 @@ def test_copies_made_inside_are_in_no_block():
     with JointGradients(module, 1):
         twins = [copy.deepcopy(module), pickle.loads(pickle.dumps(module))]
     assert all(state_of(twin).joint is None for twin in twins)
+
+
+class TestIndices:
+    """A weight that is cut by index, in a single pass."""
+
+    @pytest.fixture(autouse=True)
+    def _all_sizes(self, monkeypatch):
+        monkeypatch.setattr(cuts, "_LARGE", 1)
+
+    @pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+    def test_gradients(self, memory_format):
+        module, mutables = layer(SimpleMutableChannel)
+        module.to(memory_format=memory_format)
+        choose(mutables, (5, 3), 7)
+        outputs, inputs = (mutable.current_mask for mutable in mutables)
+        images = torch.randn(2, 3, 5, 5, dtype=torch.float64).to(memory_format=memory_format)
+        assert "Cut" in type(module.weight.grad_fn).__name__
+        module(images).square().sum().backward()
+        full = module._parameters["weight"]
+        weight = full.detach().requires_grad_()
+        bias = module._parameters["bias"].detach()[outputs]
+        part = weight[outputs][:, inputs]
+        torch.nn.functional.conv2d(images, part, bias, padding=1).square().sum().backward()
+        torch.testing.assert_close(full.grad, weight.grad, rtol=1e-12, atol=1e-12)
+        assert full.grad.stride() == full.stride()
+
+    def test_gradients_have_gradients(self):
+        module, mutables = layer(SimpleMutableChannel)
+        choose(mutables, (5, 3), 7)
+        images = torch.randn(2, 3, 5, 5, dtype=torch.float64)
+        full = module._parameters["weight"]
+
+        def loss(weight: Tensor) -> Tensor:
+            return torch.func.functional_call(module, {"weight": weight}, (images,)).tanh().sum()
+
+        weight = full.detach().clone().requires_grad_()
+        assert torch.autograd.gradcheck(loss, weight)
+        assert torch.autograd.gradgradcheck(loss, weight)
+
+    def test_other_kinds_of_derivatives_go_the_usual_way(self):
+        module, mutables = layer(SimpleMutableChannel)
+        choose(mutables, (5, 3), 7)
+        images = torch.randn(2, 3, 5, 5, dtype=torch.float64)
+        full = module._parameters["weight"]
+        tangent = torch.ones_like(full)
+        with forward_ad.dual_level():
+            dual = forward_ad.make_dual(full, tangent)
+            out = torch.func.functional_call(module, {"weight": dual}, (images,))
+            forward = forward_ad.unpack_dual(out).tangent.sum()
+        module(images).sum().backward()
+        torch.testing.assert_close(forward, full.grad.sum())

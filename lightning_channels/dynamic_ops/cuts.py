@@ -1,9 +1,9 @@
-"""Gradients of one parameter from several narrow passes, put together once.
+"""Slices of parameters with a backward pass of their own, where autograd's costs more than all else that slicing does.
 
-Each slice of a parameter has a full-size gradient, mostly zeros: to fill it and to add it to those of the other passes
-costs more than all else that slicing does. Here the slices' own gradients wait for each other, and are then added into
-a single tensor of full size. The parameter gets one gradient through autograd as ever, so its hooks, DDP's among
-them, see what they would have seen.
+The gradient of a slice is as large as the parameter, and mostly zeros. One that is selected by index along its inputs
+is put together slowly, and in two steps if its outputs are narrow too. Those of several narrow passes are each filled,
+and then added to each other; here they wait for each other, and are added into a single tensor of full size. The
+parameter gets one gradient through autograd as ever, so its hooks, DDP's among them, see what they would have seen.
 """
 
 from __future__ import annotations
@@ -13,14 +13,40 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd import forward_ad
 
 from lightning_channels.dynamic_ops.slicing import PLAIN, accumulate, apply, scatter
 from lightning_channels.dynamic_ops.state import STATE, ChannelState
-from lightning_channels.mutables.selection import Selection
+from lightning_channels.mutables.selection import IndexSelection, Selection
 
-__all__ = ["JointGradients"]
+__all__ = ["JointGradients", "cut"]
+
+_LARGE = 16384
+"""Entries from which the calls of Python that it takes are cheaper than what they spare."""
 
 Selections = Sequence[tuple[int, Selection]]
+
+
+def cut(tensor: Tensor, selections: Selections, joint: JointGradients | None) -> Tensor:
+    """The active part of a tensor, as :func:`~lightning_channels.dynamic_ops.slicing.apply` gives it."""
+    if _has_plain_autograd(tensor):
+        if joint is not None and tensor.numel() >= joint.smallest:
+            return joint.cut(tensor, selections)
+        if tensor.numel() >= _LARGE and any(isinstance(selection, IndexSelection) for _, selection in selections):
+            return _cut(tensor, None, selections)
+    return apply(tensor, selections)
+
+
+def _has_plain_autograd(tensor: Tensor) -> bool:
+    """Whether nothing but a backward pass can come."""
+    return (
+        not torch.compiler.is_compiling()
+        and tensor.requires_grad
+        and type(tensor) in PLAIN
+        and torch.is_grad_enabled()
+        and not torch._C._are_functorch_transforms_active()
+        and forward_ad._current_level < 0
+    )
 
 
 class JointGradients:
@@ -28,7 +54,7 @@ class JointGradients:
 
     Args:
         model: With dynamic ops, all of them converted already.
-        smallest: Entries of a tensor from which the calls of Python that it takes are cheaper than filling and adding.
+        smallest: Entries of a parameter from which it is done.
 
     Example:
         >>> joint = JointGradients(model)  # doctest: +SKIP
@@ -37,7 +63,7 @@ class JointGradients:
         >>> loss.backward()  # doctest: +SKIP
     """
 
-    def __init__(self, model: nn.Module, smallest: int = 16384) -> None:
+    def __init__(self, model: nn.Module, smallest: int = _LARGE) -> None:
         self.smallest = smallest
         states = (module.__dict__.get(STATE) for module in model.modules())
         self._states = [state for state in states if isinstance(state, ChannelState)]
@@ -56,20 +82,15 @@ class JointGradients:
     def __reduce__(self) -> tuple[type[None], tuple[()]]:
         return type(None), ()  # a copy of the model, made inside of the block, isn't in one
 
-    def narrow(self, tensor: Tensor, selections: Selections) -> Tensor | None:
-        """The active part of a parameter; None where slicing it as ever is better."""
-        if tensor.numel() < self.smallest or type(tensor) not in PLAIN or not tensor.requires_grad:
-            return None
-        if not torch.is_grad_enabled() or torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active():
-            return None
+    def cut(self, tensor: Tensor, selections: Selections) -> Tensor:
+        """The active part of a parameter."""
         known = self._hubs.get(id(tensor))
         if known is None:
             parts = _Parts()
             hub: Tensor = _Hub.apply(tensor, parts)
             known = self._hubs[id(tensor)] = (tensor, hub, parts)  # the tensor too, or its id could be another's
         _, hub, parts = known
-        part: Tensor = _Cut.apply(hub, parts, selections)
-        return part
+        return _cut(hub, parts, selections)
 
 
 class _Parts:
@@ -103,8 +124,7 @@ class _Hub(torch.autograd.Function):
         (gradient,) = gradients
         for place, (selections, part) in enumerate(ctx.parts.take()):
             if gradient is None:
-                gradient = part.new_empty_strided(*ctx.layout).zero_()
-                scatter(gradient, selections, part)
+                gradient = _spread(part, selections, ctx.layout)
             else:
                 if place == 0:
                     gradient = gradient.clone()  # it may be somebody else's as well
@@ -113,20 +133,33 @@ class _Hub(torch.autograd.Function):
 
 
 class _Cut(torch.autograd.Function):
-    """A slice, whose gradient waits at the hub."""
+    """A slice, whose gradient waits at the hub if there is one."""
 
     @staticmethod
-    def forward(ctx: Any, hub: Tensor, parts: _Parts, selections: Selections) -> Tensor:
-        ctx.parts, ctx.selections, ctx.shape = parts, selections, hub.shape
-        return apply(hub, selections)
+    def forward(ctx: Any, tensor: Tensor, parts: _Parts | None, selections: Selections) -> Tensor:
+        ctx.parts, ctx.selections, ctx.layout = parts, selections, (tensor.shape, tensor.stride())
+        return apply(tensor, selections)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, None, None]:
         (gradient,) = gradients
         if torch.is_grad_enabled():  # for a gradient of the gradient it must be an operator that autograd knows
-            with torch.enable_grad():
-                full = gradient.new_zeros(ctx.shape).requires_grad_()
-                (spread,) = torch.autograd.grad(apply(full, ctx.selections), full, gradient, create_graph=True)
+            full = gradient.new_zeros(ctx.layout[0]).requires_grad_()
+            (spread,) = torch.autograd.grad(apply(full, ctx.selections), full, gradient, create_graph=True)
             return spread, None, None
+        if ctx.parts is None:
+            return _spread(gradient, ctx.selections, ctx.layout), None, None
         ctx.parts.put(ctx.selections, gradient)
         return None, None, None
+
+
+def _cut(tensor: Tensor, parts: _Parts | None, selections: Selections) -> Tensor:
+    part: Tensor = _Cut.apply(tensor, parts, selections)
+    return part
+
+
+def _spread(part: Tensor, selections: Selections, layout: tuple[torch.Size, tuple[int, ...]]) -> Tensor:
+    """A tensor of full size with ``part`` in its active part, and zeros."""
+    full = part.new_empty_strided(*layout).zero_()
+    scatter(full, selections, part)
+    return full
