@@ -16,6 +16,7 @@ from typing import Any, Literal
 import torch
 from lightning.pytorch import Callback, Trainer
 from torch import Tensor, distributed, multiprocessing
+from torch.nn.parameter import is_lazy
 from torch.utils.data import DataLoader
 
 from benchmarks._step import Classifier, Measurement, Steps, pairs, sgd
@@ -182,7 +183,8 @@ def _memory(steps: Steps) -> dict[str, Any]:
 def _tensors() -> int:
     """Bytes of all tensors of this process."""
     gc.collect()
-    found = [thing.untyped_storage() for thing in gc.get_objects() if isinstance(thing, Tensor)]
+    tensors = [thing for thing in gc.get_objects() if issubclass(type(thing), Tensor) and not is_lazy(thing)]
+    found = [tensor.untyped_storage() for tensor in tensors]
     return sum({storage.data_ptr(): storage.nbytes() for storage in found}.values())
 
 

@@ -21,8 +21,9 @@ from lightning_channels.mutables.selection import IndexSelection, Selection
 
 __all__ = ["JointGradients", "cut"]
 
-_LARGE = 16384
-"""Entries from which the calls of Python that it takes are cheaper than what they spare."""
+# entries from which the calls of Python that it takes are cheaper than what they spare
+_LARGE = 49152
+_LARGE_JOINT = 16384
 
 Selections = Sequence[tuple[int, Selection]]
 
@@ -63,7 +64,7 @@ class JointGradients:
         >>> loss.backward()  # doctest: +SKIP
     """
 
-    def __init__(self, model: nn.Module, smallest: int = _LARGE) -> None:
+    def __init__(self, model: nn.Module, smallest: int = _LARGE_JOINT) -> None:
         self.smallest = smallest
         states = (module.__dict__.get(STATE) for module in model.modules())
         self._states = [state for state in states if isinstance(state, ChannelState)]

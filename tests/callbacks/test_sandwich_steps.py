@@ -244,7 +244,7 @@ def test_only_one_callback_runs_several_passes(tmp_path: Path) -> None:
         ({"memory": "small"}, "memory must be 'fast' or 'lean', got 'small'"),
         ({"distillation": {"temperatur": 2}}, "temperatur"),
         ({"distillation": {"loss": "k"}}, "unknown loss 'k'"),
-        ({"distillation": {"temperature": 0}}, "temperature must be above 0"),
+        ({"distillation": {"temperature": 0}}, "temperature must be a number above 0, got 0"),
         ({"distillation": {"soft": 0.0}}, "learn nothing"),
         ({"distillation": {"outputs": 1.5}}, "outputs must be a function, a name or a place"),
         ({"distillation": 3}, "distillation must be a dict"),
