@@ -23,7 +23,7 @@ __all__ = ["JointGradients", "cut"]
 
 # entries from which the calls of Python that it takes are cheaper than what they spare
 _LARGE = 49152
-_LARGE_JOINT = 16384
+_LARGE_JOINT = 32768
 
 Selections = Sequence[tuple[int, Selection]]
 

@@ -25,7 +25,7 @@ class Census(L.Callback):
         if run.global_step in self.steps:
             gc.collect()
             things = gc.get_objects()
-            # other tests' objects are among them: to ask some of them for their class, or for their storage, is an error
+            # other tests' objects are among them: to ask some for their class, or for their storage, is an error
             tensors = [thing for thing in things if issubclass(type(thing), Tensor) and not is_lazy(thing)]
             storages = {tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes() for tensor in tensors}
             self.found.append({"objects": len(things), "tensors": len(tensors), "bytes": sum(storages.values())})
