@@ -11,6 +11,7 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.utilities.memory import is_oom_error
 
 from lightning_channels.callbacks._choices import Held
+from lightning_channels.callbacks._loop_run import LoopRun
 from lightning_channels.mutators import ChannelMutator
 from lightning_channels.samplers import Choices
 
@@ -65,7 +66,7 @@ class TuningHooks(Callback, ABC):
             held.put_back()
 
 
-class _Unaccompanied:
+class _Unaccompanied(LoopRun):
     """Stands in for a loop's ``run``.
 
     Args:
@@ -78,17 +79,10 @@ class _Unaccompanied:
     def __init__(
         self, loop: Any, trainer: Trainer, callback: TuningHooks, choices: Callable[[], Choices | None]
     ) -> None:
-        self._loop = loop
+        super().__init__(loop)
         self._trainer = trainer
         self._callback = callback
         self._choices = choices
-        self._run = loop.run
-        loop.run = self
-
-    def take_off(self) -> None:
-        """Give the loop its own method back."""
-        if self._loop.__dict__.get("run") is self:
-            del self._loop.run
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Run the loop."""

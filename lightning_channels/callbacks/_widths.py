@@ -11,6 +11,7 @@ from typing import Any, TypeAlias
 from lightning.pytorch import LightningModule, Trainer
 
 from lightning_channels._rng import preserve_rng
+from lightning_channels.callbacks._loop_run import LoopRun
 from lightning_channels.errors import ConfigError, did_you_mean
 from lightning_channels.mutators import ChannelMutator
 from lightning_channels.samplers import Choices, choices_at, read_choices
@@ -80,7 +81,7 @@ def choices_of(mutator: ChannelMutator, width: str | float | Choices) -> Choices
     return mutator.sample_choices(width) if isinstance(width, str) else choices_at(mutator, width)
 
 
-class SeveralWidths:
+class SeveralWidths(LoopRun):
     """Stands in for a validation loop's ``run``: one run for each width, and the ordinary one last.
 
     The ordinary one is what other callbacks see the end of, such as checkpoints: by then all metrics are there. A width
@@ -102,18 +103,11 @@ class SeveralWidths:
         leave: Callable[[], None],
         widths: Callable[[], tuple[dict[str, Choices], Choices]],
     ) -> None:
-        self._loop = loop
+        super().__init__(loop)
         self._trainer = trainer
         self._enter = enter
         self._leave = leave
         self._widths = widths
-        self._run = loop.run
-        loop.run = self
-
-    def take_off(self) -> None:
-        """Give the loop its own method back."""
-        if self._loop.__dict__.get("run") is self:
-            del self._loop.run
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Validate at all widths."""

@@ -128,9 +128,9 @@ def test_medians_of_pairs_are_judged(monkeypatch: pytest.MonkeyPatch, tmp_path: 
 def test_what_is_beyond_a_budget_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     good: dict[str, float | None] = dict(SANDWICH.budgets)
     assert list(SANDWICH.misses("x", good)) == []
-    assert list(SANDWICH.misses("x", good | {"fast memory": 1.2, "fast time": 1.06})) == [
+    assert list(SANDWICH.misses("x", good | {"with gradients": 1.2, "fast time": 1.06})) == [
         "x: fast time is 1.060, not 1.05",
-        "x: fast memory is 1.200, not 1.05",
+        "x: with gradients is 1.200, not 1.05",
     ]
     injected(monkeypatch, **{"peak-pass": {"error": "fails"}})
     assert list(SANDWICH.misses("x", measure(SANDWICH, "x", parse([])))) == ["x: lean memory couldn't be measured"]

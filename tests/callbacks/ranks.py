@@ -6,10 +6,13 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
+
+import torch
 
 import lightning_channels
 
-__all__ = ["run_ranks"]
+__all__ = ["found_by_ranks", "run_ranks"]
 
 _ROOT = Path(lightning_channels.__file__).parents[1]
 _OF_AN_OUTER_RUN = ("LOCAL_RANK", "NODE_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT", "PL_GLOBAL_SEED")
@@ -22,3 +25,8 @@ def run_ranks(module: str, folder: Path, *arguments: str) -> None:
     command = [sys.executable, "-m", module, str(folder), *arguments]
     done = subprocess.run(command, cwd=_ROOT, env=environment, capture_output=True, text=True, timeout=240, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
+
+
+def found_by_ranks(folder: Path, weights_only: bool = True) -> list[Any]:
+    """What two ranks have saved as ``rank0.pt`` and ``rank1.pt``."""
+    return [torch.load(folder / f"rank{rank}.pt", weights_only=weights_only) for rank in (0, 1)]

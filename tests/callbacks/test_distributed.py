@@ -14,7 +14,7 @@ from lightning_channels.mutators import ChannelMutator
 from lightning_channels.samplers import generator_for
 from tests.callbacks import ddp
 from tests.callbacks.nets import Classifier, conv_net, loader, trainer
-from tests.callbacks.ranks import run_ranks
+from tests.callbacks.ranks import found_by_ranks, run_ranks
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +25,7 @@ def folder(tmp_path_factory):
 
 
 def ranks(folder):
-    return [torch.load(folder / f"rank{rank}.pt", weights_only=True) for rank in range(2)]
+    return found_by_ranks(folder)
 
 
 def test_both_ranks_train_the_same_choices(folder):

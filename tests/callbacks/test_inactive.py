@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from lightning_channels import ChannelPruning
 from tests.callbacks import ddp, inactive_ddp
 from tests.callbacks.nets import UNITS, WIDTHS, Classifier, loader, trainer
-from tests.callbacks.ranks import run_ranks
+from tests.callbacks.ranks import found_by_ranks, run_ranks
 from tests.invariants import active_parts
 
 SGD = (torch.optim.SGD, {"lr": 0.05, "momentum": 0.9, "nesterov": True, "weight_decay": 0.1})
@@ -321,7 +321,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_two_processes_step_like_a_loop_over_slices(folder: Path) -> None:
-    first, second = (torch.load(folder / f"rank{rank}.pt", weights_only=True) for rank in range(2))
+    first, second = found_by_ranks(folder)
     assert all(torch.equal(first["weights"][name], second["weights"][name]) for name in first["weights"])
     net = ddp.mlp()
     momenta = {name: torch.zeros_like(parameter) for name, parameter in net.named_parameters()}

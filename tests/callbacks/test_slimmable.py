@@ -20,7 +20,7 @@ from lightning_channels.dynamic_ops import SwitchableSyncBatchNorm
 from lightning_channels.samplers import generator_for
 from tests.callbacks import slimmable_ddp
 from tests.callbacks.nets import Classifier, Watch, conv_net, loader, trainer
-from tests.callbacks.ranks import run_ranks
+from tests.callbacks.ranks import found_by_ranks, run_ranks
 
 FIRST, SECOND = "0_(0, 8)_8", "3_(0, 12)_12"
 WIDTHS = [(3, 5), (3, 8), (8, 12)]  # the first unit has two candidates of one width
@@ -216,7 +216,7 @@ def folder(tmp_path_factory) -> Path:
 
 
 def test_two_processes_need_no_search_for_unused_parameters(folder: Path) -> None:
-    ranks = [torch.load(folder / f"rank{rank}.pt", weights_only=True) for rank in range(2)]
+    ranks = found_by_ranks(folder)
     assert ranks[0]["choices"] == ranks[1]["choices"]
     assert len({tuple(choices.values()) for choices in ranks[0]["choices"]}) == 3
     initial = slimmable_ddp.Module().net.state_dict()

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lightning_channels import ConfigError, recalibrate_batch_norm
-from tests.callbacks.ranks import run_ranks
+from tests.callbacks.ranks import found_by_ranks, run_ranks
 from tests.recalibration.two_ranks import KEPT, batches, net
 
 Found = tuple[dict[str, Any], dict[str, Any]]
@@ -23,7 +23,8 @@ REST = [0, 2, 3, 5, 7]
 def found(tmp_path_factory: pytest.TempPathFactory) -> Found:
     folder: Path = tmp_path_factory.mktemp("ranks")
     run_ranks("tests.recalibration.two_ranks", folder)
-    return tuple(torch.load(folder / f"rank{rank}.pt", weights_only=True) for rank in range(2))
+    first, second = found_by_ranks(folder)
+    return first, second
 
 
 def moments(x: Tensor) -> Moments:

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from tests.callbacks.nets import UNITS
-from tests.callbacks.ranks import run_ranks
+from tests.callbacks.ranks import found_by_ranks, run_ranks
 from tests.trainer.ddp_runs import CASES
 from tests.trainer.twins import assert_same
 
@@ -23,7 +23,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def ranks(folder: Path) -> list[dict[str, Any]]:
-    return [torch.load(folder / f"rank{rank}.pt", weights_only=False) for rank in (0, 1)]
+    return found_by_ranks(folder, weights_only=False)
 
 
 @pytest.mark.parametrize("case", CASES)

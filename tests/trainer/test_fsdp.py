@@ -11,7 +11,7 @@ import torch
 
 from lightning_channels import ChannelPruning
 from tests.callbacks.nets import Classifier, loader, trainer
-from tests.callbacks.ranks import run_ranks
+from tests.callbacks.ranks import found_by_ranks, run_ranks
 from tests.trainer.twins import assert_same
 
 
@@ -24,7 +24,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def ranks(folder: Path) -> list[dict[str, Any]]:
-    return [torch.load(folder / f"rank{rank}.pt", weights_only=False) for rank in (0, 1)]
+    return found_by_ranks(folder, weights_only=False)
 
 
 def test_at_full_width_it_is_the_run_without_the_callback(ranks: list[dict[str, Any]]) -> None:
