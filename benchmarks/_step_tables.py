@@ -100,8 +100,8 @@ SANDWICH = Table(
 A sandwich's step, of the whole width, a quarter, and {n_random} widths between, on {batch} images of {size} px; medians
 of {repeat} interleaved pairs ({clock} clock). *Time* is over the sum of the same passes, losses and backward passes on
 exported models, for `memory="fast"` and `"lean"`. *Fast memory* is over the sum's peak with gradients allocated before,
-and *with gradients* the same with one set of gradients on both sides, as where `zero_grad()` sets them to None, which is
-what Lightning does before each backward pass; *lean memory* is over the widest pass alone.""",
+and *with gradients* the same with one set of gradients on both sides, as where `zero_grad()` sets them to None, what
+Lightning does before each backward pass; *lean memory* is over the widest pass alone.""",
 )
 
 
