@@ -8,8 +8,8 @@ its backward pass, stands in place of one.
 
 Times are those of pairs that take turns in one process, after two steps that warm up, with gradients set to None in
 between as Lightning does. Memory is what a step's peak adds to a process that holds the gradients already. In the sum
-each model's parameters have a single gradient; ours get one from each pass, which wait for each other and are added up
-before they reach the parameter. With memory="fast" they are there beside activations. They are no more than what
+each model's parameters have a single gradient; ours get one from each pass, which are added up before they reach the
+parameter. With memory="fast" they are there beside activations. They are no more than what
 zero_grad() had given back, so a second ratio, which is the one that is judged, has the gradients on both sides.
 
     python benchmarks/step.py                                     # all, about half an hour

@@ -2,7 +2,7 @@
 
 The gradient of a slice is as large as the parameter, and mostly zeros. One that is selected by index along its inputs
 is put together slowly, and in two steps if its outputs are narrow too. Those of several narrow passes are each filled,
-and then added to each other; here they wait for each other, and are added into a single tensor of full size. The
+and then added to each other; here they are added, as they come, into a single tensor of full size. The
 parameter gets one gradient through autograd as ever, so its hooks, DDP's among them, see what they would have seen.
 """
 
@@ -26,12 +26,14 @@ _LARGE = 49152
 _LARGE_JOINT = 32768
 
 Selections = Sequence[tuple[int, Selection]]
+Layout = tuple[torch.Size, tuple[int, ...]]
 
 
 def cut(tensor: Tensor, selections: Selections, joint: JointGradients | None) -> Tensor:
     """The active part of a tensor, as :func:`~lightning_channels.dynamic_ops.slicing.apply` gives it."""
     if _has_plain_autograd(tensor):
-        if joint is not None and tensor.numel() >= joint.smallest:
+        # weights of linear layers gain nothing, as measured on convnext_tiny
+        if joint is not None and tensor.numel() >= joint.smallest and tensor.dim() > 2:
             return joint.cut(tensor, selections)
         if tensor.numel() >= _LARGE and any(isinstance(selection, IndexSelection) for _, selection in selections):
             return _cut(tensor, None, selections)
@@ -95,16 +97,21 @@ class JointGradients:
 
 
 class _Parts:
-    """Gradients of slices, by backward pass: of two that are nested each takes its own."""
+    """The sum of the gradients of slices, by backward pass: of two that are nested each has its own."""
 
     def __init__(self) -> None:
-        self._waiting: dict[int, list[tuple[Selections, Tensor]]] = {}
+        self._sums: dict[int, Tensor] = {}
 
-    def put(self, selections: Selections, gradient: Tensor) -> None:
-        self._waiting.setdefault(_backward_pass(), []).append((selections, gradient))
+    def add(self, part: Tensor, selections: Selections, layout: Layout) -> None:
+        backward_pass = _backward_pass()
+        full = self._sums.get(backward_pass)
+        if full is None:
+            self._sums[backward_pass] = _spread(part, selections, layout)
+        else:
+            accumulate(full, selections, part)
 
-    def take(self) -> list[tuple[Selections, Tensor]]:
-        return self._waiting.pop(_backward_pass(), [])
+    def take(self) -> Tensor | None:
+        return self._sums.pop(_backward_pass(), None)
 
 
 def _backward_pass() -> int:
@@ -117,24 +124,20 @@ class _Hub(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, tensor: Tensor, parts: _Parts) -> Tensor:
         ctx.set_materialize_grads(False)
-        ctx.parts, ctx.layout = parts, (tensor.shape, tensor.stride())
+        ctx.parts = parts
         return tensor.view_as(tensor)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, None]:
         (gradient,) = gradients
-        for place, (selections, part) in enumerate(ctx.parts.take()):
-            if gradient is None:
-                gradient = _spread(part, selections, ctx.layout)
-            else:
-                if place == 0:
-                    gradient = gradient.clone()  # it may be somebody else's as well
-                accumulate(gradient, selections, part)
-        return gradient, None
+        total = ctx.parts.take()
+        if gradient is not None:  # those of gradients of gradients come through autograd
+            return gradient if total is None else gradient + total, None
+        return total, None
 
 
 class _Cut(torch.autograd.Function):
-    """A slice, whose gradient waits at the hub if there is one."""
+    """A slice, whose gradient is added up for the hub if there is one."""
 
     @staticmethod
     def forward(ctx: Any, tensor: Tensor, parts: _Parts | None, selections: Selections) -> Tensor:
@@ -150,7 +153,7 @@ class _Cut(torch.autograd.Function):
             return spread, None, None
         if ctx.parts is None:
             return _spread(gradient, ctx.selections, ctx.layout), None, None
-        ctx.parts.put(ctx.selections, gradient)
+        ctx.parts.add(gradient, ctx.selections, ctx.layout)
         return None, None, None
 
 
@@ -159,7 +162,7 @@ def _cut(tensor: Tensor, parts: _Parts | None, selections: Selections) -> Tensor
     return part
 
 
-def _spread(part: Tensor, selections: Selections, layout: tuple[torch.Size, tuple[int, ...]]) -> Tensor:
+def _spread(part: Tensor, selections: Selections, layout: Layout) -> Tensor:
     """A tensor of full size with ``part`` in its active part, and zeros."""
     full = part.new_empty_strided(*layout).zero_()
     scatter(full, selections, part)
