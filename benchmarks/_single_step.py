@@ -185,7 +185,7 @@ def _tensors() -> int:
     gc.collect()
     tensors = [thing for thing in gc.get_objects() if issubclass(type(thing), Tensor) and not is_lazy(thing)]
     found = [tensor.untyped_storage() for tensor in tensors]
-    return sum({storage.data_ptr(): storage.nbytes() for storage in found}.values())
+    return sum({storage._cdata: storage.nbytes() for storage in found}.values())
 
 
 MEASUREMENTS: dict[str, Measurement] = {
