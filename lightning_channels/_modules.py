@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 from torch import Tensor, nn
 
-__all__ = ["module_at", "modules_of", "named_modules_of", "named_tensors_of", "unchanging"]
+__all__ = ["is_sharded", "module_at", "modules_of", "named_modules_of", "named_tensors_of", "unchanging"]
 
 
 class _Known(threading.local):
@@ -97,3 +97,8 @@ def named_tensors_of(model: nn.Module) -> list[tuple[str, Tensor]]:
                     seen.add(id(tensor))
                     found.append((f"{prefix}.{key}" if prefix else key, tensor))
     return found
+
+
+def is_sharded(tensor: Tensor) -> bool:
+    """Whether a tensor is one of several processes' shards, or stands for them."""
+    return any(cls.__name__ == "DTensor" for cls in type(tensor).__mro__)

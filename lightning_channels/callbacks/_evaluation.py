@@ -5,13 +5,14 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from functools import partial
+from typing import ClassVar
 
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.callbacks import Callback
 
 from lightning_channels.callbacks._checkpoints import StructureFiles
 from lightning_channels.callbacks._choices import Held
 from lightning_channels.callbacks._recalibrate import Recalibration
+from lightning_channels.callbacks._run import RunHooks
 from lightning_channels.callbacks._target import find_target
 from lightning_channels.callbacks._widths import SeveralWidths, Widths, choices_of
 from lightning_channels.mutators import ChannelMutator
@@ -20,7 +21,7 @@ from lightning_channels.samplers import Choices
 __all__ = ["EvaluationHooks"]
 
 
-class EvaluationHooks(Callback, ABC):
+class EvaluationHooks(RunHooks, ABC):
     """Sets the evaluation's choices when it starts and puts back what was active when it ends.
 
     Attributes:
@@ -29,6 +30,7 @@ class EvaluationHooks(Callback, ABC):
         recalibrate: Number of training batches for the statistics of each width.
     """
 
+    of_a_run: ClassVar[tuple[str, ...]] = ("_stand_ins",)
     _held: Held | None = None
     module: str | None
     widths: Widths
@@ -63,6 +65,10 @@ class EvaluationHooks(Callback, ABC):
         for stand_in in reversed(self._stand_ins):
             stand_in.take_off()
         self._stand_ins = ()
+
+    def _let_go(self) -> None:
+        super()._let_go()
+        self._give_back()
 
     def _part(self, trainer: Trainer) -> str:
         """What goes before a metric's name: ``"encoder/"`` where several of these callbacks run."""

@@ -3,29 +3,31 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any
+from typing import Any, ClassVar
 
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 
+from lightning_channels._modules import is_sharded
 from lightning_channels.callbacks._errors import as_misconfiguration
 from lightning_channels.callbacks._packages import is_lightnings
+from lightning_channels.callbacks._run import RunHooks
 from lightning_channels.inactive import InactiveSlices, check_optimizer
 from lightning_channels.mutators import ChannelMutator
 
 __all__ = ["InactiveHooks"]
 
 
-class InactiveHooks(Callback, ABC):
+class InactiveHooks(RunHooks, ABC):
     """Notes what each pass of a step uses, and puts back what the step did to the rest.
 
     All of it is kept here: the module, the optimizer's state and checkpoints are those of a run without it.
     """
 
+    of_a_run: ClassVar[tuple[str, ...]] = ("_slices", "_stepping", "_hook")
     update_inactive: bool = True
     _slices: InactiveSlices | None = None
     _stepping: Optimizer | None = None
@@ -93,12 +95,8 @@ class InactiveHooks(Callback, ABC):
         super().on_train_end(trainer, pl_module)
         self._leave_optimizers()
 
-    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Leave the optimizers as they were."""
-        self._leave_optimizers()
-
-    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Leave the optimizers as they were."""
+    def _let_go(self) -> None:
+        super()._let_go()
         self._leave_optimizers()
 
 
@@ -114,6 +112,6 @@ def _refusal(trainer: Trainer, pl_module: LightningModule, mutator: ChannelMutat
         return "needs automatic optimization: nobody else knows which passes a step is made of"
     if trainer.strategy.handles_gradient_accumulation:
         return f"doesn't work with {type(trainer.strategy).__name__}, which steps by itself"
-    if any(cls.__name__ == "DTensor" for p in mutator.model.parameters() for cls in type(p).__mro__):
+    if any(map(is_sharded, mutator.model.parameters())):
         return "doesn't work with sharded parameters; use DDP"
     return None

@@ -5,14 +5,13 @@ from __future__ import annotations
 import math
 from abc import ABC
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import torch.distributed as dist
 from lightning.fabric.utilities.data import _set_sampler_epoch, sized_len
 from lightning.fabric.utilities.types import _Stateful
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loops.loop import _Loop
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_warn
@@ -22,6 +21,7 @@ from lightning_channels._rng import preserve_rng
 from lightning_channels.callbacks import _random_state
 from lightning_channels.callbacks._errors import as_misconfiguration
 from lightning_channels.callbacks._random_state import RandomState
+from lightning_channels.callbacks._run import RunHooks
 from lightning_channels.errors import ConfigError
 
 __all__ = ["RESUME", "ResumeHooks"]
@@ -30,7 +30,7 @@ RESUME = "lightning_channels.resume"
 """The key of what each rank needs, in a checkpoint."""
 
 
-class ResumeHooks(Callback, ABC):
+class ResumeHooks(RunHooks, ABC):
     """Saves in a checkpoint what each rank needs to go on exactly, and lets a run that resumes from it do so.
 
     Attributes:
@@ -38,6 +38,7 @@ class ResumeHooks(Callback, ABC):
         seed: Of the generators where the saved states don't fit.
     """
 
+    of_a_run: ClassVar[tuple[str, ...]] = ("_resumption",)
     exact_resume: bool
     seed: int
     _resumption: _Resumption | None = None
@@ -80,7 +81,8 @@ class ResumeHooks(Callback, ABC):
             self._resumption.go_on()
             self._resumption = None
 
-    def _forget_resumption(self) -> None:
+    def _let_go(self) -> None:
+        super()._let_go()
         if self._resumption is not None:
             self._resumption.take_off()
             self._resumption = None

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any
+from typing import Any, ClassVar
 
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.callbacks import Callback
 
 from lightning_channels.callbacks._errors import as_misconfiguration
 from lightning_channels.callbacks._passes import Memory, Passes
+from lightning_channels.callbacks._run import RunHooks
 from lightning_channels.distillation import Distillation
 from lightning_channels.mutators import ChannelMutator
 from lightning_channels.samplers import Choices, Sampler, passes_of
@@ -18,7 +18,7 @@ from lightning_channels.samplers import Choices, Sampler, passes_of
 __all__ = ["SeveralPasses"]
 
 
-class SeveralPasses(Callback, ABC):
+class SeveralPasses(RunHooks, ABC):
     """Runs the passes of a step, where the sampler has several.
 
     Attributes:
@@ -29,6 +29,7 @@ class SeveralPasses(Callback, ABC):
         memory: How the passes are run.
     """
 
+    of_a_run: ClassVar[tuple[str, ...]] = ("_passes",)
     sampler: Sampler
     seed: int
     every_n_steps: int
@@ -91,6 +92,10 @@ class SeveralPasses(Callback, ABC):
         passes, self._passes = self._passes, None
         if passes is not None:
             passes.take_off()
+
+    def _let_go(self) -> None:
+        super()._let_go()
+        self._stop_passes()
 
     def on_after_backward(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Run the passes of a lean step that are left."""

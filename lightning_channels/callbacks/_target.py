@@ -10,6 +10,7 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import LightningModule, Trainer
 from torch import nn
 
+from lightning_channels._modules import is_sharded
 from lightning_channels.callbacks._packages import is_lightnings
 from lightning_channels.dynamic_ops import is_dynamic, stored_candidates
 from lightning_channels.errors import did_you_mean
@@ -62,7 +63,8 @@ def check_can_prepare(pl_module: LightningModule, target: nn.Module) -> None:
             "configure_model have run; build the net in one of these"
         )
     for name, parameter in parameters.items():
-        if _kinds(parameter) & {"DTensor", "FlatParameter", "ShardedTensor"} or hasattr(parameter, "_flat_param"):
+        is_flat = _kinds(parameter) & {"FlatParameter", "ShardedTensor"} or hasattr(parameter, "_flat_param")
+        if is_sharded(parameter) or is_flat:
             raise MisconfigurationException(
                 f"the parameter {name!r} is sharded already, and a shard has no whole channels. Prepare first: call "
                 "ChannelMutator(...).prepare_from_supernet(model) in configure_model, before fully_shard(model)"
@@ -80,7 +82,7 @@ def check_shards(pl_module: LightningModule, mutator: ChannelMutator) -> None:
     Raises:
         MisconfigurationException: If a module runs on shards, or if there are switchable norms among the sharded.
     """
-    shards: list[Any] = [p for p in mutator.model.parameters() if "DTensor" in _kinds(p)]
+    shards: list[Any] = list(filter(is_sharded, mutator.model.parameters()))
     if not shards:
         return
     whole_in_forward = any("FSDPModule" in _kinds(module) for module in pl_module.modules())

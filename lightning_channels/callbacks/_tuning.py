@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import Callback
@@ -12,15 +12,17 @@ from lightning.pytorch.utilities.memory import is_oom_error
 
 from lightning_channels.callbacks._choices import Held
 from lightning_channels.callbacks._loop_run import LoopRun
+from lightning_channels.callbacks._run import RunHooks
 from lightning_channels.mutators import ChannelMutator
 from lightning_channels.samplers import Choices
 
 __all__ = ["TuningHooks"]
 
 
-class TuningHooks(Callback, ABC):
+class TuningHooks(RunHooks, ABC):
     """Sets the choices of loops that are run without the callback, which would go through whatever was active last."""
 
+    of_a_run: ClassVar[tuple[str, ...]] = ("_tuned", "_before_tuning")
     _tuned: Sequence[_Unaccompanied] = ()
     _before_tuning: Held | None = None
 
@@ -53,6 +55,10 @@ class TuningHooks(Callback, ABC):
         for stand_in in self._tuned:
             stand_in.take_off()
         self._tuned = ()
+
+    def _let_go(self) -> None:
+        super()._let_go()
+        self._leave_loops()
 
     def _enter_tuning(self, choices: Choices | None) -> None:
         self._before_tuning = Held(self.mutator)

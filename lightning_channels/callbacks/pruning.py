@@ -53,7 +53,6 @@ class _Default(str):
 
 
 _RANDOM = _Default("random")
-_OF_A_RUN = ("_slices", "_stepping", "_hook", "_passes", "_tuned", "_before_tuning", "_stand_ins", "_resumption")
 
 
 class ChannelPruning(InactiveHooks, ResumeHooks, SeveralPasses, TuningHooks, EvaluationHooks):
@@ -169,10 +168,6 @@ class ChannelPruning(InactiveHooks, ResumeHooks, SeveralPasses, TuningHooks, Eva
         self._mutator: ChannelMutator | None = None
         self._counter: ResourceCounter | None = None
         self._shares: list[tuple[int, int]] = []
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Without what belongs to a run that is under way."""
-        return {key: value for key, value in self.__dict__.items() if key not in _OF_A_RUN}
 
     def _check_arguments(self) -> None:
         if self.module is not None and (type(self.module) is not str or not self.module):
@@ -388,19 +383,11 @@ class ChannelPruning(InactiveHooks, ResumeHooks, SeveralPasses, TuningHooks, Eva
         """Take everything off the module and the trainer that stood in for a method of theirs."""
         super().teardown(trainer, pl_module, stage)
         forget(pl_module, self)
-        self._forget_resumption()
-        self._stop_passes()
-        self._leave_loops()
-        self._give_back()
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Do what the hooks that Lightning leaves out after an exception would have done."""
         super().on_exception(trainer, pl_module, exception)
         forget(pl_module, self)
-        self._forget_resumption()
-        self._stop_passes()
-        self._leave_loops()
-        self._give_back()
         keep_visible(trainer, pl_module)
         self._leave_evaluation()
         if trainer.state.fn == TrainerFn.FITTING and self._mutator is not None:

@@ -2,8 +2,8 @@
 
 The gradient of a slice is as large as the parameter, and mostly zeros. One that is selected by index along its inputs
 is put together slowly, and in two steps if its outputs are narrow too. Those of several narrow passes are each filled,
-and then added to each other; here they are added, as they come, into a single tensor of full size. The
-parameter gets one gradient through autograd as ever, so its hooks, DDP's among them, see what they would have seen.
+and then added to each other; here they are added, as they come, into a single tensor of full size. The parameter
+gets one gradient through autograd as ever, so its hooks, DDP's among them, see what they would have seen.
 """
 
 from __future__ import annotations
@@ -32,8 +32,7 @@ Layout = tuple[torch.Size, tuple[int, ...]]
 def cut(tensor: Tensor, selections: Selections, joint: JointGradients | None) -> Tensor:
     """The active part of a tensor, as :func:`~lightning_channels.dynamic_ops.slicing.apply` gives it."""
     if _has_plain_autograd(tensor):
-        # weights of linear layers gain nothing, as measured on convnext_tiny
-        if joint is not None and tensor.numel() >= joint.smallest and tensor.dim() > 2:
+        if joint is not None and joint.takes(tensor):
             return joint.cut(tensor, selections)
         if tensor.numel() >= _LARGE and any(isinstance(selection, IndexSelection) for _, selection in selections):
             return _cut(tensor, None, selections)
@@ -57,7 +56,7 @@ class JointGradients:
 
     Args:
         model: With dynamic ops, all of them converted already.
-        smallest: Entries of a parameter from which it is done.
+        smallest: Entries of a convolution's weight from which it is done.
 
     Example:
         >>> joint = JointGradients(model)  # doctest: +SKIP
@@ -84,6 +83,10 @@ class JointGradients:
 
     def __reduce__(self) -> tuple[type[None], tuple[()]]:
         return type(None), ()  # a copy of the model, made inside of the block, isn't in one
+
+    def takes(self, tensor: Tensor) -> bool:
+        """Whether a tensor is large enough; weights of linear layers gain nothing, as measured on convnext_tiny."""
+        return tensor.numel() >= self.smallest and tensor.dim() > 2
 
     def cut(self, tensor: Tensor, selections: Selections) -> Tensor:
         """The active part of a parameter."""

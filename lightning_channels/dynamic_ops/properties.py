@@ -143,7 +143,7 @@ def _narrow(
                 if type(selection) is not int or groups > 1:
                     return _gathered(self, name, state, tensor)
                 size[dim] = selection
-        if state.joint is not None and tensor.numel() >= state.joint.smallest:
+        if state.joint is not None and state.joint.takes(tensor):
             return cut(tensor, state.selections(name), state.joint)
         return prefix(tensor, size)
     except (AttributeError, KeyError) as error:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
 
+from lightning_channels._modules import is_sharded
 from lightning_channels.dynamic_ops.attributes import attribute_sizes, split_key
 from lightning_channels.dynamic_ops.spec import Side, layout, sides, spec_of
 from lightning_channels.errors import ChoiceError, ConfigError, PrepareError, did_you_mean
@@ -85,7 +86,7 @@ class ChannelState:
         Fully sharded data parallelism does both around every forward, and reads the sharded parameter in between, when
         it initialises itself in the first forward, after a load and after a move.
         """
-        if any(cls.__name__ == "DTensor" for cls in type(tensor).__mro__):
+        if is_sharded(tensor):
             self.sharded.add(name)
         else:
             self.sharded.discard(name)
