@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 from torch import Tensor, nn
 
 from lightning_channels.dynamic_ops.spec import refusal
-from lightning_channels.dynamic_ops.state import STATE, build_state, container_of, state_of
+from lightning_channels.dynamic_ops.state import STATE, ChannelState, build_state, container_of, state_of
 from lightning_channels.dynamic_ops.writeback import absorb, check_shape
 from lightning_channels.errors import PrepareError
 from lightning_channels.mutables.container import MutableChannelContainer
@@ -72,6 +72,22 @@ class DynamicMixin(nn.Module):
             check_shape(self, state, name, value)
             state.note_sharded(name, value)
         super().__setattr__(name, value)
+
+    # Kept views would hold the tensors that are moved, or replaced by those of a state dict, in memory; and where torch
+    # swaps tensors with new ones (torch.__future__), it refuses to swap those that autograd still knows.
+    def _apply(self, *args: Any, **kwargs: Any) -> Self:
+        self._forget_views()
+        super()._apply(*args, **kwargs)  # type: ignore[no-untyped-call]
+        return self
+
+    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
+        self._forget_views()
+        super()._load_from_state_dict(*args, **kwargs)
+
+    def _forget_views(self) -> None:
+        state: ChannelState | None = self.__dict__.get(STATE)
+        if state is not None:
+            state.views.clear()
 
     def __repr__(self) -> str:
         state = self.__dict__.get(STATE)

@@ -14,7 +14,6 @@ from lightning_channels._compiling import CompilableGetter
 from lightning_channels.dynamic_ops.attributes import with_sizes
 from lightning_channels.dynamic_ops.candidates import SWITCHED, holder_of, joined, with_all_candidates
 from lightning_channels.dynamic_ops.cuts import cut
-from lightning_channels.dynamic_ops.slicing import prefix
 from lightning_channels.dynamic_ops.spec import STATISTICS, Groups, OpSpec, group_count, is_depthwise
 from lightning_channels.dynamic_ops.state import STATE, ChannelState, Entry, check_depthwise, within_group
 from lightning_channels.dynamic_ops.writeback import with_statistics
@@ -70,16 +69,20 @@ def _tensor(name: str) -> property:
         # written for speed: at full width, on every access, this much and no more
         attributes = self.__dict__
         try:
+            tensor = attributes[store][name]
+        except KeyError:
+            tensor = _stored(self, name)
+        try:
             state = attributes[STATE]
             entries = state.tensors[name]
             for _, container, _ in entries:
                 if container._sel is not None:
-                    return _narrow(self, name, state, entries, _stored(self, name))
-            return attributes[store][name]
-        except KeyError:
-            return _stored(self, name)
+                    return _narrow(self, name, state, entries, tensor)
+        except KeyError:  # of the two first lines: what narrowing raises is a RuntimeError
+            return tensor
         except AttributeError as error:
             raise _failed(self, name, error) from error
+        return tensor
 
     def put(self: nn.Module, value: Any) -> None:
         # nn.Module registers parameters and buffers by itself; what comes here is neither
@@ -136,16 +139,22 @@ def _narrow(
         return tensor
     try:
         # prefixes along all dims, by far the most frequent case, in a few steps; see slicing for what it does
-        size = list(tensor.shape)
+        size: list[int] | None = None
         for dim, container, groups in entries:
             selection = container._sel
+            if selection is not None and type(selection) is not int:
+                selection = container.sel  # it may have been stale
             if selection is not None:
                 if type(selection) is not int or groups > 1:
                     return _gathered(self, name, state, tensor)
+                if size is None:
+                    size = list(tensor.shape)
                 size[dim] = selection
+        if size is None:
+            return tensor
         if state.joint is not None and state.joint.takes(tensor):
             return cut(tensor, state.selections(name), state.joint)
-        return prefix(tensor, size)
+        return state.views.narrowed(name, tensor, size)
     except (AttributeError, KeyError) as error:
         raise _failed(self, name, error) from error
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from lightning_channels._modules import is_sharded
 from lightning_channels.dynamic_ops.attributes import attribute_sizes, split_key
 from lightning_channels.dynamic_ops.spec import Side, layout, sides, spec_of
+from lightning_channels.dynamic_ops.views import Views
 from lightning_channels.errors import ChoiceError, ConfigError, PrepareError, did_you_mean
 from lightning_channels.mutables.container import MutableChannelContainer
 from lightning_channels.mutables.selection import IndexSelection, Selection, as_mask
@@ -59,6 +60,7 @@ class ChannelState:
         "live",
         "sharded",
         "tensors",
+        "views",
     )
 
     def __init__(
@@ -78,6 +80,7 @@ class ChannelState:
         self.candidates: nn.ModuleList | None = None  # of a switchable norm: tensors for all candidates but the widest
         self.joint: JointGradients | None = None  # while several passes share the gradients of their tensors
         self.sharded: set[str] = set()  # tensors of which there are only shards now; who reads one wants all of it
+        self.views = Views()  # of tensors at the present widths
         self.joined = False  # inside a forward whose gradients must reach all candidates' parameters
 
     def note_sharded(self, name: str, tensor: Tensor) -> None:

@@ -20,7 +20,6 @@ from lightning_channels.dynamic_ops import (
     is_dynamic,
     make_dynamic,
     make_static,
-    properties,
     refusal,
     restore,
     sides,
@@ -160,23 +159,6 @@ def test_a_parameter_of_active_size_is_no_new_parameter() -> None:
     linear.weight = nn.Parameter(torch.ones(6, 4))
     assert linear.weight.shape == (2, 4)
     assert torch.equal(linear.weight, torch.ones(2, 4))
-
-
-@pytest.mark.parametrize("where", ["prefix", "cut"])
-def test_a_failing_getter_never_shows_the_full_tensor(monkeypatch: pytest.MonkeyPatch, where: str) -> None:
-    def fail(*_args: object) -> None:
-        raise AttributeError("injected")
-
-    linear = nn.Linear(4, 6)
-    steer(linear, True).keep(2 if where == "prefix" else [0, 5])
-    monkeypatch.setattr(properties, where, fail)
-    with pytest.raises(RuntimeError, match=r"DynamicLinear.weight could not be narrowed: injected"):
-        linear.weight
-    with pytest.raises(RuntimeError, match="could not be narrowed"):
-        linear(torch.randn(1, 4))
-    monkeypatch.setattr(MutableChannelContainer, "activated_channels", property(fail))
-    with pytest.raises(RuntimeError, match=r"DynamicLinear.out_features could not be narrowed: injected"):
-        linear.out_features
 
 
 def test_grouped_convolutions_keep_the_same_in_every_group() -> None:

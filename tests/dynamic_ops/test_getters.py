@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import pkgutil
 from collections.abc import Callable, Iterator
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -19,7 +20,9 @@ from lightning_channels.dynamic_ops import (
     make_dynamic,
     make_static,
     make_switchable,
+    properties,
     restore,
+    views,
 )
 from lightning_channels.dynamic_ops.state import STATE, ChannelState
 from lightning_channels.errors import PrepareError
@@ -233,3 +236,21 @@ def test_writing_a_size_says_what_to_do_instead(name: str) -> None:
         for attribute in sizes:
             setattr(plain, attribute, 17)
             assert getattr(plain, attribute) == 17
+
+
+@pytest.mark.parametrize(("module", "called"), [(views, "prefix"), (properties, "cut")], ids=["prefix", "indices"])
+def test_a_failing_getter_never_shows_the_full_tensor(
+    monkeypatch: pytest.MonkeyPatch, module: ModuleType, called: str
+) -> None:
+    def fail(*_args: object) -> None:
+        raise AttributeError("injected")
+
+    linear = narrow(nn.Linear(4, 6), {}, {"out_features": 2 if module is views else [0, 5]})
+    monkeypatch.setattr(module, called, fail)
+    with pytest.raises(RuntimeError, match=r"DynamicLinear.weight could not be narrowed: injected"):
+        linear.weight
+    with pytest.raises(RuntimeError, match="could not be narrowed"):
+        linear(torch.randn(1, 4))
+    monkeypatch.setattr(MutableChannelContainer, "activated_channels", property(fail))
+    with pytest.raises(RuntimeError, match=r"DynamicLinear.out_features could not be narrowed: injected"):
+        linear.out_features
