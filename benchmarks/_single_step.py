@@ -37,6 +37,19 @@ def _half(steps: Steps, arguments: argparse.Namespace) -> dict[str, Any]:
     return {"pairs": pairs(steps.step(models[0]), steps.step(models[1]), models, arguments.repeat)}
 
 
+def _gradients(steps: Steps, arguments: argparse.Namespace) -> dict[str, Any]:
+    """The exported half, with and without gradients of full size that are allocated and zeroed, and no more."""
+    twin = steps.twin(steps.half())
+    step = steps.step(twin)
+
+    def with_zeros() -> None:
+        step()
+        for parameter in steps.plain.parameters():
+            parameter.grad = torch.zeros_like(parameter)
+
+    return {"pairs": pairs(with_zeros, step, [twin, steps.plain], arguments.repeat)}
+
+
 def _optimizer(steps: Steps, arguments: argparse.Namespace) -> dict[str, Any]:
     """SGD with momentum: ours has full-size tensors at any width."""
     half = steps.half()
@@ -191,6 +204,7 @@ def _tensors() -> int:
 MEASUREMENTS: dict[str, Measurement] = {
     "full": _full,
     "half": _half,
+    "gradients": _gradients,
     "trainer-full": _trainer("full"),
     "trainer-half": _trainer("half"),
     "optimizer": _optimizer,
