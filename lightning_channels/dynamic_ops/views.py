@@ -17,7 +17,7 @@ __all__ = ["Views"]
 
 
 class Views(dict[str, tuple[Tensor, list[int], bool, Tensor]]):
-    """The last view of each tensor of a dynamic op, and what it was made for: the tensor, a size, and whether it trains.
+    """The last view of each tensor of a dynamic op, and what it was made for: tensor, size and whether it trains.
 
     Copies and pickles of it are empty: a copied model has tensors of its own.
     """
