@@ -13,7 +13,18 @@ from typing import Any, Generic, TypeVar
 
 from lightning_channels.errors import ConfigError, check_keys, did_you_mean
 
-__all__ = ["LOSS_CALCULATORS", "MODELS", "MUTATORS", "SAMPLERS", "TRACERS", "UNITS", "Registry", "build"]
+__all__ = [
+    "CRITERIA",
+    "LOSS_CALCULATORS",
+    "MODELS",
+    "MUTATORS",
+    "SAMPLERS",
+    "SCHEDULES",
+    "TRACERS",
+    "UNITS",
+    "Registry",
+    "build",
+]
 
 T = TypeVar("T", bound=type)
 Base = TypeVar("Base")
@@ -139,6 +150,8 @@ UNITS: Registry[Any] = Registry("unit", "lightning_channels.units")
 MUTATORS: Registry[Any] = Registry("mutator", "lightning_channels.mutators")
 TRACERS: Registry[Any] = Registry("tracer", "lightning_channels.tracing")
 SAMPLERS: Registry[Any] = Registry("sampler", "lightning_channels.samplers")
+CRITERIA: Registry[Any] = Registry("criterion", "lightning_channels.criteria")
+SCHEDULES: Registry[Any] = Registry("schedule", "lightning_channels.pruning")
 LOSS_CALCULATORS: Registry[Any] = Registry("loss calculator", "lightning_channels.tracing")
 
 

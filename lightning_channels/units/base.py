@@ -55,6 +55,7 @@ class MutableChannelUnit:
         inexact: Why it isn't exact, where that is known.
         reduced: Whether the channels end where no weight reads them: in a mean over them, or a product of activations.
         reason: Why the unit can't change, where something keeps it from that.
+        model: The model that it is prepared for, if it is.
     """
 
     mutable_class: ClassVar[type[BaseMutableChannel]] = SimpleMutableChannel
@@ -73,6 +74,7 @@ class MutableChannelUnit:
         self.inexact: str | None = None
         self.reduced = False
         self.reason: str | None = None
+        self.model: nn.Module | None = None
         self._name: str | None = None
         self._changed: Callable[[], None] | None = None  # of the mutator, where the model keeps what widths decide
 
@@ -322,6 +324,7 @@ class MutableChannelUnit:
         """
         check_fits(model, self.name, [*self.channels, *self.attributes])
         attach(model, [*self.channels, *self.attributes], self.mutable_channel)
+        self.model = model
 
     @staticmethod
     def _register_channel_container(model: nn.Module, container_class: type[MutableChannelContainer]) -> None:
@@ -331,9 +334,11 @@ class MutableChannelUnit:
     def detach(self, model: nn.Module) -> None:
         """Take this unit's mutable channel off its modules."""
         detach(model, [*self.channels, *self.attributes], self.mutable_channel)
+        self.model = None
 
     def leave(self, model: nn.Module) -> None:
         """Undo what this unit did to the modules of a predefined model, which keeps its dynamic ops and mutables."""
+        self.model = None
 
     # --- templates ---------------------------------------------------------------------------------------------------
 

@@ -1,0 +1,1 @@
+"""How important channels are."""

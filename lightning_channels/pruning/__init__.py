@@ -1,0 +1,1 @@
+"""Pruning a trained model to a budget."""
