@@ -133,6 +133,7 @@ class SlimmableChannelUnit(OneShotMutableChannelUnit):
         for name in self._switched:
             unswitch(model.get_submodule(name))
         self._switched = []
+        super().leave(model)
 
     def _norms(self, model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
         for name in dict.fromkeys(channel.name for channel in self.channels):
