@@ -86,6 +86,8 @@ def _fill(rungs: Rungs, at: Tensor, shares: Shares) -> Tensor:
     """Take back single steps that fit, the highest scores first, until the limit is near or none fits."""
     while NEAR > rungs.load(at, shares):
         free = (at < rungs.last).nonzero().flatten()
+        if not free.numel():
+            return at
         tried = at.repeat(free.numel(), 1)
         tried[torch.arange(free.numel()), free] += 1
         fits = rungs.loads(tried, shares) <= 1

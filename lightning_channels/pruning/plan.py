@@ -12,7 +12,7 @@ from lightning_channels.pruning.allocation import allocate
 from lightning_channels.pruning.bounds import Bounds
 from lightning_channels.pruning.greedy import greedy
 from lightning_channels.pruning.ranking import Ranked, rank
-from lightning_channels.pruning.rungs import Ladder
+from lightning_channels.pruning.rungs import Ladder, Shares
 from lightning_channels.pruning.targets import Limits
 from lightning_channels.resources import Resources
 
@@ -117,7 +117,7 @@ class Plan:
         numbers = bound.up_to(bound.lowest(most), most)
         return Ladder(torch.tensor(numbers), own.scores[: most // own.groups], own.groups)
 
-    def _shares(self, numbers: Tensor, moving: Sequence[int], limits: Limits):  # type: ignore[no-untyped-def]
+    def _shares(self, numbers: Tensor, moving: Sequence[int], limits: Limits) -> Shares:
         return lambda tried: limits.shares(self.resources.measure(_placed(numbers, moving, tried)))
 
     def _keep(self, ranked: Mapping[str, Ranked], numbers: Tensor) -> None:

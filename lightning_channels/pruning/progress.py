@@ -59,15 +59,26 @@ class Progress:
         span = Span(**state["span"])
         return cls(span, dict(state["numbers"]), dict(state["costs"]), state["done"], state["finished"])
 
-    def check_units(self, numbers: Mapping[str, int]) -> None:
-        """Refuse to go on with a model of other units.
+    def check_fits(self, numbers: Mapping[str, int], limits: Mapping[str, float]) -> None:
+        """Refuse to go on with another model, or for another resource.
+
+        Args:
+            numbers: Unit → active channels now.
+            limits: The resources that are limited.
 
         Raises:
-            StructureError: If a unit differs, or had fewer channels than it has now.
+            StructureError: If the units or the resources differ, or if a unit has more channels than at the start.
         """
-        if list(self.numbers) != list(numbers):
-            other = sorted(set(self.numbers) ^ set(numbers)) or list(self.numbers)
-            raise StructureError(f"the pruner's state is of a model with other units; they differ in {other[:3]}")
+        for kind, own, given in (("units", self.numbers, numbers), ("resources", self.costs, limits)):
+            other = sorted(set(own) ^ set(numbers)) if kind == "units" else sorted(set(given) - set(own))
+            if other:
+                raise StructureError(f"the pruner's state is of a model with other {kind}: {', '.join(other[:3])}")
+        wider = [name for name, number in numbers.items() if number > self.numbers[name]]
+        if wider:
+            raise StructureError(
+                f"unit {wider[0]!r} has {numbers[wider[0]]} channels, and the pruner began with {self.numbers[wider[0]]}; "
+                "load the mutator's structure of that moment first"
+            )
 
 
 def _is_step(value: object) -> bool:

@@ -8,9 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lightning_channels.errors import ConfigError
-
-__all__ = ["Ranked", "checked_scores", "rank"]
+__all__ = ["Ranked", "rank"]
 
 
 @dataclass(frozen=True)
@@ -47,27 +45,3 @@ def rank(unit: Any, scores: Tensor, regrow: bool = False) -> Ranked:
         active = unit.mutable_channel.current_mask.view(unit.groups, -1)[0].to(torch.int8)
         order = order[active[order].sort(descending=True, stable=True).indices]
     return Ranked(order, of_rows[order], unit.groups)
-
-
-def checked_scores(unit: Any, scores: object) -> Tensor:
-    """A criterion's scores for a unit, as float64 on the CPU.
-
-    Raises:
-        ConfigError: If there isn't one finite number for each channel.
-    """
-    try:
-        found = torch.as_tensor(scores).detach().to("cpu", torch.float64)
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise ConfigError(f"the criterion returned no tensor of scores for unit {unit.name!r}: {error}") from error
-    if found.shape != (unit.num_channels,):
-        raise ConfigError(
-            f"the criterion returned scores of shape {tuple(found.shape)} for unit {unit.name!r}, which has "
-            f"{unit.num_channels} channels; return one for each"
-        )
-    if not bool(found.isfinite().all()):
-        at = int((~found.isfinite()).nonzero()[0])
-        raise ConfigError(
-            f"the criterion's score of channel {at} of unit {unit.name!r} is {float(found[at])}; scores must be finite. "
-            "Look at the weights, or the gradients that it collected"
-        )
-    return found

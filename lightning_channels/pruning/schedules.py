@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 from lightning_channels._plain import is_number, to_plain
@@ -100,6 +100,17 @@ class GreedySchedule:
             raise ConfigError(f"the greedy schedule's per must be the name of a resource, or None, got {per!r}")
         self.per = per
         self.channels = positive(channels, "the greedy schedule's channels")
+
+    def check(self, known: Iterable[str]) -> None:
+        """Refuse to divide by what isn't counted.
+
+        Raises:
+            ConfigError: If ``per`` is none of these resources.
+        """
+        known = list(known)
+        if self.per is not None and self.per not in known:
+            hint = did_you_mean(self.per, known) or "."
+            raise ConfigError(f"the greedy schedule divides by an unknown resource {self.per!r}{hint} Known: {', '.join(known)}")
 
     def __call__(self, progress: float) -> float:
         """The whole way: the end is reached when the target is."""

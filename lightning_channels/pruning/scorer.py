@@ -7,9 +7,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from lightning_channels.criteria import build_criterion
+from lightning_channels.criteria import build_criterion, scores_of
 from lightning_channels.errors import ConfigError
-from lightning_channels.pruning.ranking import checked_scores
 
 __all__ = ["Scorer"]
 
@@ -70,7 +69,7 @@ class Scorer:
         Raises:
             ConfigError: If they don't fit the unit or aren't finite.
         """
-        return checked_scores(unit, self.criterion(unit))
+        return scores_of(self.criterion, unit)
 
     def state_dict(self) -> dict[str, Any] | None:
         """What it has collected; None if it has nothing to keep."""

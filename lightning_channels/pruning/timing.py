@@ -44,6 +44,10 @@ class Span:
             point = self.start + intervals * self.interval
         return point if done is None or point > done else None
 
+    def ends_at(self, step: int) -> bool:
+        """Whether a step is the last or later."""
+        return self.end is not None and step >= self.end
+
     def progress(self, step: int) -> float:
         """The part of the time that has gone at a step."""
         if self.end is None or step >= self.end:
