@@ -143,4 +143,3 @@ def _placed(numbers: Tensor, moving: Sequence[int], tried: Tensor) -> Tensor:
     rows = numbers.repeat(tried.shape[0], 1)
     rows[:, moving] = tried
     return rows
-
