@@ -52,8 +52,9 @@ class Resources:
         self.full = torch.tensor([unit.num_channels for unit in units], dtype=torch.long)
         self._groups = torch.tensor([unit.groups for unit in units], dtype=torch.long)
         place = {name: number for number, name in enumerate(self.units)}
-        mapped: list[Sequence[Sequence[float]]] = [
-            [[factor, *(place[costs.units[unit]] for unit in own)] for factor, *own in size] for size in costs.sizes
+        mapped = [
+            [[factor, *(place[costs.units[int(unit)]] for unit in own)] for factor, *own in size]
+            for size in costs.sizes
         ]
         moved = len(mapped)
         sums: dict[str, Sequence[Sequence[float]]] = {}
@@ -92,7 +93,7 @@ class Resources:
                 f"numbers must have the shape ({len(self.units)},) or (n, {len(self.units)}), one column for each "
                 f"mutable unit, got {tuple(numbers.shape)}"
             )
-        rows = numbers.cpu().reshape(-1, len(self.units)) / self._groups
+        rows = (numbers if numbers.dim() == 2 else numbers[None]).cpu() / self._groups
         return {name: value.reshape(numbers.shape[:-1]) for name, value in self._sums.at(rows).items()}
 
     def count(self, choices: Mapping[str, int | float] | None = None) -> dict[str, int]:

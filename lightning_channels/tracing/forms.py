@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Form", "Forms", "count_form"]
 
-Form = tuple[tuple[int, ...], ...]
-"""A sum of products ``(factor, group, …)``: ``((3,), (2, 5))`` is 3 + 2 n₅, where group 5 keeps n₅ channels in each of
+Form = tuple[tuple[float, tuple[int, ...]], ...]
+"""A sum of products (factor, groups): ``((3, ()), (2, (5,)))`` is 3 + 2 n₅, where group 5 keeps n₅ channels in each of
 its tiles."""
 
 
@@ -35,7 +35,7 @@ def count_form(columns: Sequence[Tensor], size: int, owners: Sequence[int], widt
     columns = [column for number, column in enumerate(columns) if not _is_among(column, columns[:number])]
     columns = [column for column in columns if bool((column >= 0).any())]
     if not columns:
-        return ((size,),)
+        return ((size, ()),)
     found: Counter[tuple[int, ...]] = Counter()
     if len(columns) == 1:
         channels, times = columns[0].unique(return_counts=True)
@@ -47,18 +47,21 @@ def count_form(columns: Sequence[Tensor], size: int, owners: Sequence[int], widt
     counts: dict[tuple[int, ...], list[int]] = {}
     for channels, count in found.items():
         counts.setdefault(tuple(owners[channel] for channel in channels), []).append(count)
-    return tuple((_share(counts[who], math.prod(widths[g] for g in who)), *who) for who in sorted(counts))
+    return tuple((_mean(counts[who], math.prod(widths[g] for g in who)), who) for who in sorted(counts))
 
 
 def _is_among(column: Tensor, others: Sequence[Tensor]) -> bool:
     return any(torch.equal(column, other) for other in others)
 
 
-def _share(counts: list[int], channels: int) -> int:
-    """How many indices each channel (or each pair of two groups' channels) decides about."""
-    if len(counts) != channels or len(set(counts)) > 1:
-        raise ValueError(f"channels of a unit are there {sorted(set(counts))} times")
-    return counts[0]
+def _mean(counts: list[int], channels: int) -> float:
+    """How many indices each channel (or each pair of two groups' channels) decides about.
+
+    Nearly always that is the same number for each. Where it isn't, as in a copy that lacks the last channel, the size
+    follows from which are kept, and their mean stands for it.
+    """
+    whole, rest = divmod(sum(counts), channels)
+    return sum(counts) / channels if rest else whole
 
 
 class Forms:
@@ -92,7 +95,7 @@ class Forms:
         dim %= len(shape)
         maps = [labels for labels in walk.maps.get(ref, ()) if labels.shape[dim] > 1]
         if not maps:
-            return ((shape[dim],),)
+            return ((shape[dim], ()),)
         key = (*map(id, maps), dim)  # the walk keeps the maps alive
         if key not in self._known:
             self._known[key] = count_form(self._columns(maps, dim), shape[dim], self._owners, self.widths)
