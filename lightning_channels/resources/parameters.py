@@ -12,7 +12,7 @@ from lightning_channels._modules import named_modules_of
 from lightning_channels.dynamic_ops import candidate_parameters, containers, is_dynamic
 from lightning_channels.dynamic_ops.spec import spec_of
 from lightning_channels.mutables import DerivedMutableChannel, MutableChannelContainer
-from lightning_channels.tracing.forms import Form, count_form
+from lightning_channels.tracing.forms import Form, count_form, owners_of
 from lightning_channels.units import MutableChannelUnit
 
 __all__ = ["Parameters"]
@@ -35,7 +35,7 @@ class Parameters:
         self.products: dict[str, list[list[float]]] = {}
         self._known: dict[Form, int] = {}
         self._widths = [unit.num_channels // unit.groups for unit in units]
-        self._owners = [number for number, width in enumerate(self._widths) for _ in range(width)]
+        self._owners = owners_of(self._widths)
         self._unit = {id(unit.mutable_channel.root): number for number, unit in enumerate(units)}
         self._first = [sum(self._widths[:number]) for number in range(len(units))]
         seen = candidate_parameters(model)  # of a norm's candidates one is in use: what its own parameters count for
