@@ -14,6 +14,15 @@ __version__ = "0.1.0"
 # module -> the names that it exports here
 _MODULES = {
     "callbacks": ("ChannelPruning", "newest_checkpoint"),
+    "criteria": (
+        "CollectingCriterion",
+        "Criterion",
+        "GroupTensor",
+        "WeightCriterion",
+        "build_criterion",
+        "group_tensors",
+        "normalized",
+    ),
     "dynamic_ops": (
         "DynamicBatchNorm1d",
         "DynamicBatchNorm2d",
@@ -52,7 +61,7 @@ _MODULES = {
     ),
     "mutators": ("ChannelMutator", "SlimmableChannelMutator", "find_mutator"),
     "recalibration": ("recalibrate_batch_norm", "recalibrated"),
-    "registry": ("LOSS_CALCULATORS", "MODELS", "MUTATORS", "SAMPLERS", "TRACERS", "UNITS", "build"),
+    "registry": ("CRITERIA", "LOSS_CALCULATORS", "MODELS", "MUTATORS", "SAMPLERS", "TRACERS", "UNITS", "build"),
     "resources": ("ResourceCounter", "count_resources"),
     "tracing": ("BackwardTracer", "ForwardTracer", "ImageClassifierPseudoLoss", "ModuleGraph", "SumPseudoLoss"),
     "units": (
@@ -84,6 +93,15 @@ def __dir__() -> list[str]:
 if TYPE_CHECKING:  # what type checkers and editors see
     from lightning_channels._config import config_dir, mutator_config
     from lightning_channels.callbacks import ChannelPruning, newest_checkpoint
+    from lightning_channels.criteria import (
+        CollectingCriterion,
+        Criterion,
+        GroupTensor,
+        WeightCriterion,
+        build_criterion,
+        group_tensors,
+        normalized,
+    )
     from lightning_channels.distillation import Distillation
     from lightning_channels.dynamic_ops import (
         DynamicBatchNorm1d,
@@ -129,7 +147,16 @@ if TYPE_CHECKING:  # what type checkers and editors see
     )
     from lightning_channels.mutators import ChannelMutator, SlimmableChannelMutator, find_mutator
     from lightning_channels.recalibration import recalibrate_batch_norm, recalibrated
-    from lightning_channels.registry import LOSS_CALCULATORS, MODELS, MUTATORS, SAMPLERS, TRACERS, UNITS, build
+    from lightning_channels.registry import (
+        CRITERIA,
+        LOSS_CALCULATORS,
+        MODELS,
+        MUTATORS,
+        SAMPLERS,
+        TRACERS,
+        UNITS,
+        build,
+    )
     from lightning_channels.resources import ResourceCounter, count_resources
     from lightning_channels.tracing import (
         BackwardTracer,
