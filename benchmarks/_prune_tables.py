@@ -157,7 +157,7 @@ multiply-adds, and trained on with the same optimizer, rates, batches and number
 `ChannelPruning`'s defaults. Theirs: global pruning in small steps with its defaults, until the model is as cheap.
 *Before* and *after*: mean accuracy on the held-out images before and after training on, over the seeds
 {seeds}. *Difference*: ours less theirs after it, in points, paired by seed, with Student's 95 % interval. *Time*: how
-much of their model's time ours takes on a batch of 64 on the CPU, both run by turns in one process."""
+much of their model's time ours takes on a batch of 64 on the CPU, both run by turns in one process (median of 30)."""
 
 
 def section(found: Sequence[Comparison], seeds: Sequence[int], version: str) -> str:
