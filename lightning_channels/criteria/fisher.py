@@ -39,8 +39,8 @@ class FisherCriterion(CollectingCriterion):
     in a compiled network, and where no weight reads the unit at all.
 
     Args:
-        normalizer: See :func:`normalized`. The paper compares the scores of all units as they are (None), as it takes one
-            channel at a time and adapts to the loss of each; whoever takes many would cut off whole units.
+        normalizer: See :func:`normalized`. The paper compares the scores of all units as they are (None), and takes one
+            channel at a time; of many that go at once, whole units would be, whose gradients are small.
 
     Raises:
         ConfigError: If the normalizer is unknown.

@@ -33,8 +33,8 @@ class TaylorCriterion(CollectingCriterion):
         joint: False: the sum over the weights w with gradients g of (g·w)², weight by weight. True: the square of the
             sum of g·w, which is what a gate on the channel gives. The paper has both.
         reduction: Over the unit's tensors; see :class:`Criterion`.
-        normalizer: See :func:`normalized`. The paper compares the scores of all layers as they are (None), as it takes few
-            channels at a time; whoever takes many would cut off whole units, whose gradients are small throughout.
+        normalizer: See :func:`normalized`. The paper compares the scores of all layers as they are (None), and takes
+            few channels at a time; of many that go at once, whole units would be, whose gradients are small.
         tensors: Which tensors count; see :class:`Criterion`.
 
     Raises:
