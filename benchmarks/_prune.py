@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from benchmarks._prune_task import NETWORKS, Network, Task, accuracy, build, data, fit, macs
 
@@ -31,23 +31,21 @@ def train(name: str, network: Network, seed: int, file: Path) -> dict[str, Any]:
 
 
 def prune(side: str, task: Task, network: Network, arguments: argparse.Namespace) -> dict[str, Any]:
-    """Prune to each target, measure, train on, measure again, and write each model to a file."""
+    """Prune by each criterion to each target, measure, train on, measure again, and write each model to a file."""
     tool = importlib.import_module(f"benchmarks._prune_{side}")
     full = macs(task.model(), task.example())
-    rows, begin = [], time.perf_counter()
-    for target, model in zip(
-        arguments.targets, tool.prune(task, arguments.criterion, arguments.targets, arguments.seed), strict=True
-    ):
-        took = time.perf_counter() - begin
-        row = _described(model, task)
-        if row["macs"] > target * full:
-            raise RuntimeError(f"{side} leaves {row['macs']} of {full} multiply-adds, more than {target:g}")
-        fit(model, task.train, network.tuning, arguments.seed)
-        torch.save(model, _model_file(arguments.folder, side, target))
-        rows.append({"target": target, "before": row.pop("accuracy"), "after": accuracy(model, task.test), **row})
-        rows[-1]["pruned_s"] = round(took, 2)
-        begin = time.perf_counter()
-    return {"targets": rows}
+    found: dict[str, Any] = {}
+    for criterion in arguments.criteria:
+        models = tool.prune(task, criterion, arguments.targets, arguments.seed)
+        for target, model in zip(arguments.targets, models, strict=True):
+            row = {"target": target, **_described(model, task)}
+            if row["macs"] > target * full:
+                raise RuntimeError(f"{side}, {criterion}: {row['macs']} of {full} multiply-adds, more than {target:g}")
+            fit(model, task.train, network.tuning, arguments.seed)
+            torch.save(model, _model_file(arguments.folder, side, criterion, target))
+            row |= {"before": row.pop("accuracy"), "after": accuracy(model, task.test)}
+            found.setdefault(criterion, []).append(row)
+    return found
 
 
 def _described(model: nn.Module, task: Task) -> dict[str, Any]:
@@ -59,30 +57,37 @@ def _described(model: nn.Module, task: Task) -> dict[str, Any]:
     }
 
 
-def _model_file(folder: Path, side: str, target: float) -> Path:
-    return folder / f"{side}-{target:g}.pt"
+def _model_file(folder: Path, side: str, criterion: str, target: float) -> Path:
+    return folder / f"{side}-{criterion}-{target:g}.pt"
 
 
-def compare_speed(task: Task, folder: Path, targets: Sequence[float], runs: int = 30) -> dict[str, Any]:
-    """Median milliseconds of both sides' models on a batch, which take turns in one process.
+def compare_speed(task: Task, arguments: argparse.Namespace) -> dict[str, Any]:
+    """Median milliseconds of both sides' models on a batch, by criterion and target."""
+    batch = task.test[0][:64]
+    found: dict[str, Any] = {}
+    for criterion in arguments.criteria:
+        for target in arguments.targets:
+            files = [_model_file(arguments.folder, side, criterion, target) for side in ("ours", "theirs")]
+            models = [torch.load(file, weights_only=False).eval() for file in files]
+            ours, theirs = _by_turns(models, batch)
+            found.setdefault(criterion, []).append({"ours": ours, "theirs": theirs})
+    return found
 
-    It is the processor's time: a single thread's, and of no other process that keeps it waiting.
+
+@torch.inference_mode()
+def _by_turns(models: Sequence[nn.Module], batch: Tensor, runs: int = 30) -> list[float]:
+    """Median milliseconds of models that take turns.
+
+    It is the processor's time: that of the one thread, and of no other process that keeps it waiting.
     """
-    batch, rows = task.test[0][:64], []
-    for target in targets:
-        models = [
-            torch.load(_model_file(folder, side, target), weights_only=False).eval() for side in ("ours", "theirs")
-        ]
-        times: list[list[float]] = [[], []]
-        with torch.inference_mode():
-            for run in range(runs + 3):
-                for which in (0, 1) if run % 2 else (1, 0):
-                    begin = time.process_time()
-                    models[which](batch)
-                    times[which].append(1000 * (time.process_time() - begin))
-        ours, theirs = (round(statistics.median(own[3:]), 4) for own in times)
-        rows.append({"target": target, "ours": ours, "theirs": theirs})
-    return {"targets": rows}
+    times: list[list[float]] = [[] for _ in models]
+    for run in range(runs + 3):
+        order = list(enumerate(models))
+        for which, model in order if run % 2 else reversed(order):
+            begin = time.process_time()
+            model(batch)
+            times[which].append(1000 * (time.process_time() - begin))
+    return [round(statistics.median(own[3:]), 4) for own in times]
 
 
 def main() -> None:
@@ -94,7 +99,7 @@ def main() -> None:
     add("--network", choices=NETWORKS, required=True)
     add("--task", type=Path, required=True, help="file of the trained network and its data")
     add("--seed", type=int, default=0)
-    add("--criterion", default="l1")
+    add("--criteria", nargs="+", default=["l1"])
     add("--targets", type=float, nargs="+", default=[0.5, 0.25], help="from the largest down")
     add("--folder", type=Path, help="for the pruned models")
     add("--quick", action="store_true", help="next to no training")
@@ -107,7 +112,7 @@ def main() -> None:
     else:
         task = Task(arguments.network, arguments.task)
         if arguments.part == "speed":
-            row = compare_speed(task, arguments.folder, arguments.targets)
+            row = compare_speed(task, arguments)
         else:
             row = prune(arguments.part, task, network, arguments)
     arguments.result.write_text(json.dumps(row))

@@ -75,20 +75,24 @@ class Comparison:
         )
 
 
-def comparisons(rows: dict[tuple[str, str, int], dict[str, Any]], targets: Sequence[float]) -> list[Comparison]:
+def comparisons(
+    rows: dict[str, list[dict[str, Any]]], criteria: Sequence[str], targets: Sequence[float]
+) -> list[Comparison]:
     """All that the rows allow, by network, criterion and target.
 
     Args:
-        rows: (network, criterion, seed) → row.
+        rows: Network → a row for each seed.
+        criteria: Those of each row that are asked for.
         targets: Those of each row, in order.
     """
     found = []
-    for network, criterion in dict.fromkeys((network, criterion) for network, criterion, _ in rows):
-        own = [row for key, row in rows.items() if key[:2] == (network, criterion)]
-        for number, target in enumerate(targets):
-            sides = {side: tuple(row[side][number] for row in own) for side in ("ours", "theirs")}
-            base = tuple(row["base"]["accuracy"] for row in own)
-            found.append(Comparison(network, criterion, target, base, own[0]["base"]["macs"], **sides))
+    for network, own in rows.items():
+        base, full = tuple(row["base"]["accuracy"] for row in own), own[0]["base"]["macs"]
+        for criterion in criteria:
+            both = [row["criteria"][criterion] for row in own]
+            for number, target in enumerate(targets):
+                ours, theirs = (tuple(sides[side][number] for sides in both) for side in ("ours", "theirs"))
+                found.append(Comparison(network, criterion, target, base, full, ours, theirs))
     return found
 
 

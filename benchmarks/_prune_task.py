@@ -57,8 +57,8 @@ class Network:
 
 
 NETWORKS = {
-    "digits": Network("the example's ResNet on the digits", Recipe(460, 0.1), Recipe(70, 0.02)),
-    "gratings": Network("torchvision's resnet18 on generated images", Recipe(140, 0.05), Recipe(50, 0.02)),
+    "digits": Network("A small ResNet on the digits", Recipe(460, 0.1), Recipe(70, 0.02)),
+    "gratings": Network("torchvision's resnet18 on generated images of stripes", Recipe(140, 0.05), Recipe(50, 0.02)),
 }
 
 

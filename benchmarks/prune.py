@@ -14,13 +14,11 @@ file beside it.
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import sys
 import tempfile
-import threading
-from collections import defaultdict
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -72,7 +70,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 class Measure:
-    """Runs the processes of one comparison after another.
+    """Runs the processes of one trained network after another.
 
     Args:
         arguments: The command line.
@@ -81,35 +79,35 @@ class Measure:
 
     def __init__(self, arguments: argparse.Namespace, peer: Path) -> None:
         self._arguments = arguments
-        self._pythons: defaultdict[str, str | Path] = defaultdict(lambda: sys.executable, theirs=peer)
-        self._training: defaultdict[tuple[str, int], threading.Lock] = defaultdict(threading.Lock)
+        self._peer = peer
 
-    def __call__(self, network: str, criterion: str, seed: int) -> dict[str, Any]:
+    def __call__(self, network: str, seed: int, criteria: Sequence[str]) -> dict[str, Any]:
         """Both sides, all targets; ``status`` says whether all came to their end."""
-        base = self._base(network, seed)
-        row: dict[str, Any] = {"base": base}
-        with tempfile.TemporaryDirectory() as folder:
-            for part in ("ours", "theirs", "speed"):
-                if failed := next((got["error"] for got in row.values() if "error" in got), None):
-                    return {"status": "failed", "reason": failed}
-                row[part] = self._process(part, network, seed, "--criterion", criterion, "--folder", folder)
-        if "error" in row["speed"]:
-            return {"status": "failed", "reason": row["speed"]["error"]}
-        speed = row.pop("speed")["targets"]
-        for side in ("ours", "theirs"):
-            row[side] = [{**got, "ms": ms[side]} for got, ms in zip(row[side]["targets"], speed, strict=True)]
-        return {"status": "ok", **row}
+        try:
+            base = self._base(network, seed)
+            with tempfile.TemporaryDirectory() as folder:
+                more = ["--folder", folder, "--criteria", *criteria]
+                ours, theirs, speed = (
+                    self._process(part, network, seed, *more) for part in ("ours", "theirs", "speed")
+                )
+        except _FailedError as error:
+            return {"status": "failed", "reason": str(error)}
+        found: dict[str, Any] = {}
+        for criterion in criteria:
+            sides = {"ours": ours[criterion], "theirs": theirs[criterion]}
+            for side, rows in sides.items():
+                for row, ms in zip(rows, speed[criterion], strict=True):
+                    row["ms"] = ms[side]
+            found[criterion] = sides
+        return {"status": "ok", "base": base, "criteria": found}
 
     def _base(self, network: str, seed: int) -> dict[str, Any]:
         """The trained network's figures; it is trained where its file isn't there yet."""
         known = self._file(network, seed).with_suffix(".json")
-        with self._training[network, seed]:  # the next comparison waits for it
-            if not known.exists():
-                row = self._process("train", network, seed)
-                if "error" in row:
-                    return row
-                known.write_text(json.dumps(row))
-            return dict(json.loads(known.read_text()))
+        if not known.exists():
+            known.parent.mkdir(parents=True, exist_ok=True)
+            known.write_text(json.dumps(self._process("train", network, seed)))
+        return dict(json.loads(known.read_text()))
 
     def _file(self, network: str, seed: int) -> Path:
         quick = "-quick" if self._arguments.quick else ""
@@ -117,17 +115,23 @@ class Measure:
 
     def _process(self, part: str, network: str, seed: int, *more: str) -> dict[str, Any]:
         def command(result: Path) -> list[str | Path]:
-            line = [self._pythons[part], "-m", "benchmarks._prune", part, result, "--network", network]
-            line += ["--task", self._file(network, seed), "--seed", str(seed), *more]
-            line += ["--targets", *map(str, TARGETS)]
-            return line + ["--quick"] * self._arguments.quick
+            line = [self._peer if part == "theirs" else sys.executable, "-m", "benchmarks._prune", part, result]
+            line += ["--network", network, "--task", self._file(network, seed), "--seed", str(seed), *more]
+            return [*line, "--targets", *map(str, TARGETS), *["--quick"] * self._arguments.quick]
 
-        return row_of(command, environment(1), self._arguments.timeout)
+        row = row_of(command, environment(1), self._arguments.timeout)
+        if "error" in row:
+            raise _FailedError(f"{part}: {row['error']}")
+        return row
 
 
-def name_of(network: str, criterion: str, seed: int) -> str:
-    """A comparison's name in the file of the rows."""
-    return f"{network}, {criterion}, seed {seed}"
+class _FailedError(Exception):
+    """A process came to no end."""
+
+
+def name_of(network: str, seed: int) -> str:
+    """A trained network's name in the file of the rows."""
+    return f"{network}, seed {seed}"
 
 
 def measure_missing(arguments: argparse.Namespace, store: Store) -> list[str]:
@@ -137,31 +141,26 @@ def measure_missing(arguments: argparse.Namespace, store: Store) -> list[str]:
         What failed.
     """
     tool = tool_of(arguments)
-    parts = {name_of(*key): key for key in keys_of(arguments)}
-    todo = [name for name in parts if store.rows.get((tool, name), {}).get("status") != "ok"]
-    print(f"{len(parts)} comparisons, {len(parts) - len(todo)} measured before", flush=True)
+    parts = {name_of(*key): key for key in itertools.product(arguments.networks, arguments.seeds)}
+    known = {name: row for name in parts if (row := store.rows.get((tool, name), {})).get("status") == "ok"}
+    todo = {name: [c for c in arguments.criteria if c not in known.get(name, {}).get("criteria", {})] for name in parts}
+    todo = {name: criteria for name, criteria in todo.items() if criteria}
+    print(f"{len(parts)} trained networks, {len(parts) - len(todo)} measured before", flush=True)
     if not todo:
         return []
     measure = Measure(arguments, _peers.python_of(_peers.PEERS["torch-pruning"], arguments.environments))
 
     def measured(name: str) -> dict[str, Any]:
-        return {"tool": tool, "model": name, **measure(*parts[name])}
+        row = {"tool": tool, "model": name, **measure(*parts[name], todo[name])}
+        if row["status"] == "ok" and name in known:
+            row["criteria"] = known[name]["criteria"] | row["criteria"]
+        return row
 
     failed = []
-    for row in run_all(todo, store, measured, arguments.jobs):
+    for row in run_all(list(todo), store, measured, arguments.jobs):
         print(f"{row['model']}: {_described(row)}", flush=True)
         failed += [] if row["status"] == "ok" else [row["model"]]
     return failed
-
-
-def keys_of(arguments: argparse.Namespace) -> list[tuple[str, str, int]]:
-    """(network, criterion, seed) of each comparison; those of one trained network follow each other."""
-    return [
-        (network, criterion, seed)
-        for network in arguments.networks
-        for seed in arguments.seeds
-        for criterion in arguments.criteria
-    ]
 
 
 def tool_of(arguments: argparse.Namespace) -> str:
@@ -172,8 +171,13 @@ def tool_of(arguments: argparse.Namespace) -> str:
 def _described(row: dict[str, Any]) -> str:
     if row["status"] != "ok":
         return f"FAILED: {row['reason']}"
-    pairs = zip(row["ours"], row["theirs"], strict=True)
-    return "; ".join(f"{own['after']:.2%} to {other['after']:.2%} at {own['target']:g}" for own, other in pairs)
+    parts = []
+    for criterion, sides in row["criteria"].items():
+        pairs = zip(sides["ours"], sides["theirs"], strict=True)
+        parts.append(
+            criterion + "".join(f", {o['after']:.2%} to {t['after']:.2%} at {o['target']:g}" for o, t in pairs)
+        )
+    return "; ".join(parts)
 
 
 # --- results
@@ -182,15 +186,16 @@ def _described(row: dict[str, Any]) -> str:
 
 def save(found: Sequence[Comparison], arguments: argparse.Namespace) -> None:
     """Write what the picture is drawn from."""
-    side = partial(map, lambda row: row["after"])
     lines = [
         json.dumps(
             {
                 "network": one.network,
+                "title": NETWORKS[one.network].title,
                 "criterion": one.criterion,
+                "name": NAMES[one.criterion],
                 "target": one.target,
-                "ours": list(side(one.ours)),
-                "theirs": list(side(one.theirs)),
+                "ours": [row["after"] for row in one.ours],
+                "theirs": [row["after"] for row in one.theirs],
                 "interval": [round(end, 6) for end in one.interval()],
             }
         )
@@ -206,10 +211,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parse(argv)
     store = Store(arguments.json)
     if failed := measure_missing(arguments, store):
-        print(f"{len(failed)} comparisons failed; no table is written")
+        print(f"{len(failed)} networks failed; no table is written")
         return 1
     tool = tool_of(arguments)
-    found = comparisons({key: store.rows[tool, name_of(*key)] for key in keys_of(arguments)}, TARGETS)
+    rows = {name: [store.rows[tool, name_of(name, seed)] for seed in arguments.seeds] for name in arguments.networks}
+    found = comparisons(rows, arguments.criteria, TARGETS)
     version = _peers.PEERS["torch-pruning"].version
     _results.write_section(arguments.results, "prune", section(found, arguments.seeds, version))
     save(found, arguments)
