@@ -63,6 +63,7 @@ def _panel(picture: Svg, top: float, title: str, rows: list[dict[str, Any]]) -> 
     first, bottom = top + _HEAD, top + _HEAD + _ROW * len(rows)
     picture.text(16, top + 16, title, 13, font_weight=600)
     picture.text(_LEFT + _WIDTH + 16, first - 6, "ours / theirs, %", 11, fill=_MUTED)
+    picture.text(_LEFT - 12, first - 6, "multiply-adds left", 11, "end", fill=_MUTED)
     for tick in scale.ticks():
         x = scale.x(tick)
         stroke = INK if tick == 0 else _GRID
