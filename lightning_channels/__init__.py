@@ -54,7 +54,7 @@ _MODULES = {
     "pruning": ("PruneEvent", "Pruner", "build_schedule", "parse_target"),
     "recalibration": ("recalibrate_batch_norm", "recalibrated"),
     "registry": ("LOSS_CALCULATORS", "MODELS", "MUTATORS", "SAMPLERS", "SCHEDULES", "TRACERS", "UNITS", "build"),
-    "resources": ("ResourceCounter", "Resources", "count_resources"),
+    "resources": ("LatencyModel", "ResourceCounter", "ResourceTable", "Resources", "count_resources"),
     "tracing": ("BackwardTracer", "ForwardTracer", "ImageClassifierPseudoLoss", "ModuleGraph", "SumPseudoLoss"),
     "units": (
         "Channel",
@@ -143,7 +143,7 @@ if TYPE_CHECKING:  # what type checkers and editors see
         UNITS,
         build,
     )
-    from lightning_channels.resources import ResourceCounter, Resources, count_resources
+    from lightning_channels.resources import LatencyModel, ResourceCounter, Resources, ResourceTable, count_resources
     from lightning_channels.tracing import (
         BackwardTracer,
         ForwardTracer,
