@@ -60,14 +60,27 @@ _MODULES = {
         "SquentialMutableChannel",
     ),
     "mutators": ("ChannelMutator", "SlimmableChannelMutator", "find_mutator"),
+    "pruning": ("PruneEvent", "Pruner", "build_schedule", "parse_target"),
     "recalibration": ("recalibrate_batch_norm", "recalibrated"),
-    "registry": ("CRITERIA", "LOSS_CALCULATORS", "MODELS", "MUTATORS", "SAMPLERS", "TRACERS", "UNITS", "build"),
-    "resources": ("ResourceCounter", "count_resources"),
+    "registry": (
+        "CRITERIA",
+        "LOSS_CALCULATORS",
+        "MODELS",
+        "MUTATORS",
+        "SAMPLERS",
+        "SCHEDULES",
+        "TRACERS",
+        "UNITS",
+        "build",
+    ),
+    "resources": ("ResourceCounter", "Resources", "count_resources"),
     "tracing": ("BackwardTracer", "ForwardTracer", "ImageClassifierPseudoLoss", "ModuleGraph", "SumPseudoLoss"),
     "units": (
         "Channel",
+        "L1MutableChannelUnit",
         "MutableChannelUnit",
         "OneShotMutableChannelUnit",
+        "RankedMutableChannelUnit",
         "SequentialMutableChannelUnit",
         "SlimmableChannelUnit",
     ),
@@ -146,6 +159,7 @@ if TYPE_CHECKING:  # what type checkers and editors see
         SquentialMutableChannel,
     )
     from lightning_channels.mutators import ChannelMutator, SlimmableChannelMutator, find_mutator
+    from lightning_channels.pruning import PruneEvent, Pruner, build_schedule, parse_target
     from lightning_channels.recalibration import recalibrate_batch_norm, recalibrated
     from lightning_channels.registry import (
         CRITERIA,
@@ -153,11 +167,12 @@ if TYPE_CHECKING:  # what type checkers and editors see
         MODELS,
         MUTATORS,
         SAMPLERS,
+        SCHEDULES,
         TRACERS,
         UNITS,
         build,
     )
-    from lightning_channels.resources import ResourceCounter, count_resources
+    from lightning_channels.resources import ResourceCounter, Resources, count_resources
     from lightning_channels.tracing import (
         BackwardTracer,
         ForwardTracer,
@@ -167,8 +182,10 @@ if TYPE_CHECKING:  # what type checkers and editors see
     )
     from lightning_channels.units import (
         Channel,
+        L1MutableChannelUnit,
         MutableChannelUnit,
         OneShotMutableChannelUnit,
+        RankedMutableChannelUnit,
         SequentialMutableChannelUnit,
         SlimmableChannelUnit,
     )

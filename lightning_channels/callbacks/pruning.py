@@ -279,7 +279,7 @@ class ChannelPruning(InactiveHooks, ResumeHooks, SeveralPasses, TuningHooks, Eva
         """Find a wrong choice before the run begins."""
         held = Held(mutator)
         try:
-            if isinstance(self.eval_choices, dict):
+            if isinstance(self.eval_choices, Mapping):
                 mutator.set_choices(self.eval_choices)
             for width in self.widths.values():
                 mutator.set_choices(choices_of(mutator, width))
@@ -306,6 +306,8 @@ class ChannelPruning(InactiveHooks, ResumeHooks, SeveralPasses, TuningHooks, Eva
         facts = {
             "units": [(unit.name, unit.num_channels) for unit in self.mutator.mutable_units],
             "choices": self._drawn(self.mutator, trainer.current_epoch, 0),
+            "kept": self.mutator.kept_channels(),
+            "order": [unit.order for unit in self.mutator.mutable_units],
             "every_n_steps": self.every_n_steps,
         }
         check_ranks_agree(trainer, self.state_key, facts)
@@ -373,7 +375,7 @@ class ChannelPruning(InactiveHooks, ResumeHooks, SeveralPasses, TuningHooks, Eva
             return None
         if self.eval_choices is None:
             return self._resting()
-        if isinstance(self.eval_choices, dict):
+        if isinstance(self.eval_choices, Mapping):
             return {**self.mutator.sample_choices("max"), **self.eval_choices}
         return self.mutator.sample_choices(self.eval_choices)
 
