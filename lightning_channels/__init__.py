@@ -73,7 +73,7 @@ _MODULES = {
         "UNITS",
         "build",
     ),
-    "resources": ("ResourceCounter", "Resources", "count_resources"),
+    "resources": ("LatencyModel", "ResourceCounter", "ResourceTable", "Resources", "count_resources"),
     "tracing": ("BackwardTracer", "ForwardTracer", "ImageClassifierPseudoLoss", "ModuleGraph", "SumPseudoLoss"),
     "units": (
         "Channel",
@@ -172,7 +172,7 @@ if TYPE_CHECKING:  # what type checkers and editors see
         UNITS,
         build,
     )
-    from lightning_channels.resources import ResourceCounter, Resources, count_resources
+    from lightning_channels.resources import LatencyModel, ResourceCounter, Resources, ResourceTable, count_resources
     from lightning_channels.tracing import (
         BackwardTracer,
         ForwardTracer,

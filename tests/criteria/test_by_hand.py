@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from lightning_channels import ChannelMutator, ConfigError, PrepareError, build_criterion
+from lightning_channels import Channel, ChannelMutator, ConfigError, GroupTensor, PrepareError, build_criterion
 from lightning_channels.criteria import group_tensors, normalized, scores_of
 from tests.criteria.nets import FIRST, SECOND, batch, chain, close, prepared
 
@@ -197,6 +197,25 @@ def test_tied_tensors_count_once() -> None:
     seen = [(tensor.name, tensor.dim) for unit in units.values() for tensor in group_tensors(unit)]
     assert len(seen) == len(set(seen))
     assert ("2.weight", 0) not in seen
+
+
+def test_what_is_there_less_often_is_filled_up_with_zeros() -> None:
+    """As where the first two of three channels are read twice."""
+    weight = torch.arange(1.0, 11.0).reshape(2, 5)
+    reading = Channel("head", 0, 5, False, index=(0, 1, 2, 0, 1))
+    tensor = GroupTensor("head.weight", weight, 1, 1, "inputs", 3, (reading,))
+    expected = torch.tensor([[1.0, 6.0, 4.0, 9.0], [2.0, 7.0, 5.0, 10.0], [3.0, 8.0, 0.0, 0.0]])
+    assert torch.equal(tensor.rows(), expected)
+    assert torch.equal(tensor.rows(weight * 2), expected * 2)
+    assert torch.equal(tensor.sums(weight), expected.sum(1))
+
+
+def test_a_grouped_convolution_reads_a_channel_in_its_own_group() -> None:
+    """Four channels in two groups, of each of which two outputs read two."""
+    weight = torch.arange(1.0, 9.0).reshape(4, 2, 1, 1)
+    tensor = GroupTensor("conv.weight", weight, 1, 2, "inputs", 4, (Channel("conv", 0, 4, False),))
+    assert tensor.rows().tolist() == [[1.0, 3.0], [2.0, 4.0], [5.0, 7.0], [6.0, 8.0]]
+    assert tensor.sums(weight).tolist() == [4.0, 6.0, 12.0, 14.0]
 
 
 def test_a_unit_without_a_model_is_refused() -> None:
