@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping
 from contextlib import suppress
 from functools import partial
-from typing import Any, Literal, TypeVar, get_args
+from typing import Any, Literal, TypeVar
 
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import LightningModule, Trainer
@@ -14,15 +14,16 @@ from lightning.pytorch.trainer.states import TrainerFn
 from torch import nn
 
 from lightning_channels.callbacks._after_build import after_build, forget
+from lightning_channels.callbacks._arguments import check_arguments
 from lightning_channels.callbacks._averaging import computes_statistics, renew_copies, statistics_choices
 from lightning_channels.callbacks._checkpoints import StructureFiles
 from lightning_channels.callbacks._choices import Held, read_eval_choices
 from lightning_channels.callbacks._errors import as_misconfiguration, keep_visible
-from lightning_channels.callbacks._evaluation import EvaluationHooks
 from lightning_channels.callbacks._inactive import InactiveHooks
 from lightning_channels.callbacks._packages import is_lightnings
 from lightning_channels.callbacks._passes import Memory
 from lightning_channels.callbacks._preparation import adopt, describe, prepare
+from lightning_channels.callbacks._resource_log import ResourceLog
 from lightning_channels.callbacks._resume import ResumeHooks
 from lightning_channels.callbacks._sandwich import SeveralPasses
 from lightning_channels.callbacks._source import MutatorSource
@@ -38,7 +39,7 @@ from lightning_channels.callbacks._target import (
 from lightning_channels.callbacks._tuning import TuningHooks
 from lightning_channels.callbacks._widths import choices_of, read_widths
 from lightning_channels.distillation import DistillationLike, build_distillation
-from lightning_channels.errors import ChannelsError, ConfigError
+from lightning_channels.errors import ChannelsError
 from lightning_channels.mutators import ChannelMutator
 from lightning_channels.resources import ResourceCounter
 from lightning_channels.samplers import Choices, FixedSampler, SamplerLike, build_sampler
@@ -55,7 +56,7 @@ class _Default(str):
 _RANDOM = _Default("random")
 
 
-class ChannelPruning(InactiveHooks, ResumeHooks, SeveralPasses, TuningHooks, EvaluationHooks):
+class ChannelPruning(InactiveHooks, ResumeHooks, SeveralPasses, TuningHooks, ResourceLog):
     """Makes a LightningModule's channels prunable and trains another subnet of it at each step.
 
     The module is prepared right after ``__init__``, ``setup`` or ``configure_model`` built its net, whichever comes
@@ -157,7 +158,7 @@ class ChannelPruning(InactiveHooks, ResumeHooks, SeveralPasses, TuningHooks, Eva
         self.exact_resume = exact_resume
         self.update_inactive = update_inactive
         with as_misconfiguration("ChannelPruning"):
-            self._check_arguments()
+            check_arguments(self)
             if choices is not None and isinstance(sampler, _Default):
                 sampler = "fixed"
             self.sampler = build_sampler(sampler, choices)
@@ -166,29 +167,7 @@ class ChannelPruning(InactiveHooks, ResumeHooks, SeveralPasses, TuningHooks, Eva
             self.widths = read_widths(validate)
             self._source = MutatorSource(mutator, unit, module)
         self._mutator: ChannelMutator | None = None
-        self._counter: ResourceCounter | None = None
         self._shares: list[tuple[int, int]] = []
-
-    def _check_arguments(self) -> None:
-        if self.module is not None and (type(self.module) is not str or not self.module):
-            wrong: object = self.module
-            given = type(wrong).__name__ if wrong else repr(wrong)
-            raise ConfigError(f"module must be the dotted name of a submodule, such as 'net', or None, got {given}")
-        for name in ("every_n_steps", "seed", "recalibrate"):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int):
-                raise ConfigError(f"{name} must be an integer, got {value!r}")
-        if self.recalibrate < 0:
-            raise ConfigError(f"recalibrate must be a number of batches, or 0, got {self.recalibrate}")
-        if self.memory not in get_args(Memory):
-            raise ConfigError(f"memory must be 'fast' or 'lean', got {self.memory!r}")
-        if self.every_n_steps < 1:
-            raise ConfigError(f"every_n_steps must be at least 1, got {self.every_n_steps}")
-        for name in ("log_resources", "prog_bar", "save_structure", "exact_resume", "update_inactive"):
-            if not isinstance(getattr(self, name), bool):
-                raise ConfigError(f"{name} must be true or false, got {getattr(self, name)!r}")
-        if not (isinstance(self.verify, bool) or self.verify == "full"):
-            raise ConfigError(f"verify must be true or false, or 'full', got {self.verify!r}")
 
     # --- what users ask for ------------------------------------------------------------------------------------------
 
@@ -336,25 +315,11 @@ class ChannelPruning(InactiveHooks, ResumeHooks, SeveralPasses, TuningHooks, Eva
     def _on_width(self) -> None:
         """Note what a pass uses."""
         self._note_active()
-        counter = self._counter
-        if self.log_resources and counter is not None:
-            self._shares.append((counter.active_macs(), counter.active_params()))
+        self._note_shares()
 
     def _choices(self, mutator: ChannelMutator, epoch: int, batch_idx: int) -> Choices:
         """Those of a step's first pass."""
         return self._drawn(mutator, epoch, batch_idx)[0]
-
-    def _log_shares(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if not self.log_resources or trainer.barebones:
-            return
-        prefix = f"channels/{self._part(trainer)}"
-        counter = self._counter
-        assert counter is not None
-        totals = {"flops": counter.total_macs, "params": counter.total_params}
-        for (name, total), active in zip(totals.items(), zip(*self._shares, strict=True), strict=True):
-            if total:
-                share = sum(active) / len(active) / total
-                pl_module.log(prefix + name, share, prog_bar=self.prog_bar, on_step=True, on_epoch=False)
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Leave the module at the widest choices, or at the fixed ones."""
