@@ -53,7 +53,7 @@ _MODULES = {
     "mutators": ("ChannelMutator", "SlimmableChannelMutator", "find_mutator"),
     "recalibration": ("recalibrate_batch_norm", "recalibrated"),
     "registry": ("LOSS_CALCULATORS", "MODELS", "MUTATORS", "SAMPLERS", "TRACERS", "UNITS", "build"),
-    "resources": ("ResourceCounter", "count_resources"),
+    "resources": ("ResourceCounter", "Resources", "count_resources"),
     "tracing": ("BackwardTracer", "ForwardTracer", "ImageClassifierPseudoLoss", "ModuleGraph", "SumPseudoLoss"),
     "units": (
         "Channel",
@@ -130,7 +130,7 @@ if TYPE_CHECKING:  # what type checkers and editors see
     from lightning_channels.mutators import ChannelMutator, SlimmableChannelMutator, find_mutator
     from lightning_channels.recalibration import recalibrate_batch_norm, recalibrated
     from lightning_channels.registry import LOSS_CALCULATORS, MODELS, MUTATORS, SAMPLERS, TRACERS, UNITS, build
-    from lightning_channels.resources import ResourceCounter, count_resources
+    from lightning_channels.resources import ResourceCounter, Resources, count_resources
     from lightning_channels.tracing import (
         BackwardTracer,
         ForwardTracer,

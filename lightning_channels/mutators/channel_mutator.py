@@ -15,6 +15,7 @@ from lightning_channels.eval_caches import forget, keepers
 from lightning_channels.mutables import batch_update
 from lightning_channels.mutators import structure
 from lightning_channels.mutators.attention_report import AttentionUnits
+from lightning_channels.mutators.costs import Costs
 from lightning_channels.mutators.preparation import (
     MUTATOR,
     Snapshot,
@@ -51,6 +52,7 @@ class ChannelMutator:
     Attributes:
         macs: Multiply-accumulates of each module at full width, for the example input's batch, where they were
             recorded.
+        costs: What any choice costs, where that was recorded; :class:`lightning_channels.Resources` counts with it.
         proof_record: How the mutable units were verified.
 
     Raises:
@@ -86,6 +88,7 @@ class ChannelMutator:
         self._attentions: tuple[AttentionUnits, ...] = ()
         self._keepers: list[nn.Module] = []
         self.proof_record = ProofRecord()
+        self.costs = Costs()
         self.macs: dict[str, int] = {}
 
     @property
@@ -144,11 +147,13 @@ class ChannelMutator:
             self._units = found.units
             self._settle()
             self.set_choices(self._template_choices(found.units))
+            costs = found.costs()
         except BaseException:
             self._units = None
             release(model, attached, found.before)
             raise
-        self._model, self._fingerprint, self.macs = model, fingerprint, found.macs
+        self._model, self._fingerprint = model, fingerprint
+        self.costs, self.macs = costs, costs.full_macs(found.units) or found.known_macs
         self._keepers = keepers(model)
         for unit in found.units if self._keepers else ():
             unit._changed = self.widths_changed
@@ -179,7 +184,7 @@ class ChannelMutator:
         self._units = self._model = None
         self.widths_changed()
         self._keepers = []
-        self._fingerprint, self.macs, self._before = {}, {}, []
+        self._fingerprint, self.macs, self._before, self.costs = {}, {}, [], Costs()
         return model
 
     @property
@@ -231,6 +236,22 @@ class ChannelMutator:
         kinds = ("random", "max", "min")
         raise ConfigError(f"kind must be one of {', '.join(kinds)}, got {kind!r}{did_you_mean(kind, kinds)}")
 
+    def check_choices(self, choices: Mapping[str, int | float]) -> list[tuple[MutableChannelUnit, int]]:
+        """The numbers of channels that choices stand for, without setting them.
+
+        Args:
+            choices: As :meth:`set_choices` takes them.
+
+        Raises:
+            ChoiceError: If a name is unknown or a choice is not allowed.
+        """
+        known = self.name2unit
+        for name in choices:
+            if name not in known:
+                hint = did_you_mean(name, known) or "."
+                raise ChoiceError(f"unknown unit {name!r}{hint} The model has {len(known)} units")
+        return [(known[name], known[name].check_choice(choice)) for name, choice in choices.items()]
+
     def set_choices(self, choices: Mapping[str, int | float]) -> None:
         """Set widths; units that are not named keep theirs.
 
@@ -241,12 +262,7 @@ class ChannelMutator:
         Raises:
             ChoiceError: If a name is unknown or a choice is not allowed; no width is changed then.
         """
-        known = self.name2unit
-        for name in choices:
-            if name not in known:
-                hint = did_you_mean(name, known) or "."
-                raise ChoiceError(f"unknown unit {name!r}{hint} The model has {len(known)} units")
-        numbers = [(known[name], known[name].check_choice(choice)) for name, choice in choices.items()]
+        numbers = self.check_choices(choices)
         with batch_update():
             for unit, number in numbers:
                 unit.keep_first(number)
@@ -308,7 +324,7 @@ class ChannelMutator:
             ``{version, template, choices, fingerprint}``; see :mod:`lightning_channels.mutators.structure`.
         """
         template = self.config_template(with_unit_init_args=True, with_channels=True)
-        return structure.dump(template, self.macs, self.current_choices, self._fingerprint)
+        return structure.dump(template, self.costs.to_plain(), self.current_choices, self._fingerprint)
 
     @classmethod
     def from_structure(cls, data: Mapping[str, Any]) -> ChannelMutator:

@@ -3,7 +3,7 @@
 .. code-block:: yaml
 
     version: 1
-    template: {type: ChannelMutator, channel_unit_cfg: …, parse_cfg: {type: Config, macs: {conv1: 118013952, …}}}
+    template: {type: ChannelMutator, channel_unit_cfg: …, parse_cfg: {type: Config, costs: …}}
     choices: {conv1_(0, 64)_64: 32, …}
     fingerprint: {tensors: {conv1.weight: [64, 3, 7, 7], …}, classes: {conv1: Conv2d, …}, units: 5f70bf18…}
 
@@ -49,13 +49,13 @@ _PRINTED: dict[str, tuple[str, Callable[[object], bool]]] = {
 
 
 def dump(
-    template: dict[str, Any], macs: dict[str, int], choices: Mapping[str, int | float], print_: dict[str, Any]
+    template: dict[str, Any], costs: dict[str, Any], choices: Mapping[str, int | float], print_: dict[str, Any]
 ) -> dict[str, Any]:
     """Put a structure together; its template finds units without a tracer: by their channels, or in the model."""
     predefined = template["parse_cfg"]["type"] == "Predefined"
     parse_cfg: dict[str, Any] = {"type": "Predefined" if predefined else "Config"}
-    if macs:
-        parse_cfg["macs"] = dict(macs)
+    if costs:
+        parse_cfg["costs"] = to_plain(costs)
     return {
         "version": VERSION,
         "template": {**template, "parse_cfg": parse_cfg},

@@ -1,5 +1,6 @@
 """What a choice of widths costs."""
 
 from lightning_channels.resources.counting import ResourceCounter, count_resources
+from lightning_channels.resources.model import Resources
 
-__all__ = ["ResourceCounter", "count_resources"]
+__all__ = ["ResourceCounter", "Resources", "count_resources"]

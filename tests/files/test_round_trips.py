@@ -200,7 +200,7 @@ def test_a_structure_comes_back(ending: str, mode: str, divisor: int, one_shot: 
     for unit in template["channel_unit_cfg"]["units"].values():
         del unit["init_args"], unit["choice"]
     config = {**template["channel_unit_cfg"], "type": kind, "default_args": arguments}
-    first = ChannelMutator(config, {"type": "Config", "macs": template["parse_cfg"]["macs"]})
+    first = ChannelMutator(config, {"type": "Config", "costs": template["parse_cfg"]["costs"]})
     first.prepare_from_supernet(net())
     first.set_choices(first.sample_choices(rng=random.Random(seed)))
     written = first.structure()
