@@ -19,10 +19,10 @@ from lightning_channels._modules import modules_of
 from lightning_channels.callbacks._calls import Call
 from lightning_channels.callbacks._choices import Held
 from lightning_channels.distillation import detached
-from lightning_channels.errors import ConfigError
+from lightning_channels.errors import StructureError
 from lightning_channels.mutators import ChannelMutator
 
-__all__ = ["Frozen", "Teacher", "check_frozen", "freeze"]
+__all__ = ["Frozen", "Teacher", "check_frozen", "check_tensors", "freeze"]
 
 Frozen = dict[str, Tensor]
 """Name in the LightningModule → what was there before the pruning."""
@@ -33,24 +33,33 @@ def freeze(module: nn.Module) -> Frozen:
     return {name: tensor.detach().clone() for name, tensor in _tensors_of(module).items()}
 
 
-def check_frozen(frozen: Any, module: nn.Module) -> None:
-    """Refuse what isn't a copy of this module's tensors.
+def check_tensors(frozen: Any) -> None:
+    """Refuse what can't be a frozen teacher, read from a checkpoint; None is for one that is still to come.
 
     Raises:
-        ConfigError: If it isn't.
+        StructureError: If it isn't one.
+    """
+    is_one = isinstance(frozen, dict) and all(
+        isinstance(name, str) and isinstance(tensor, Tensor) for name, tensor in frozen.items()
+    )
+    if frozen is not None and not is_one:
+        raise StructureError(f"a teacher's weights must be a dict of tensors, got {type(frozen).__name__}")
+
+
+def check_frozen(frozen: Frozen, module: nn.Module) -> None:
+    """Refuse a copy of another module's tensors.
+
+    Raises:
+        StructureError: If a name or a shape differs.
     """
     shapes = {name: tensor.shape for name, tensor in _tensors_of(module).items()}
-    found = {name: tensor.shape for name, tensor in frozen.items()} if _is_frozen(frozen) else None
-    if found != shapes:
-        names = sorted(set(shapes) ^ set(found)) if found is not None else []
-        raise ConfigError(
-            "the teacher's weights in the checkpoint aren't those of this module"
-            + (f"; one of the two has no {names[0]!r}" if names else "")
+    found = {name: tensor.shape for name, tensor in frozen.items()}
+    differing = sorted(name for name in {*shapes, *found} if shapes.get(name) != found.get(name))
+    if differing:
+        raise StructureError(
+            f"the frozen teacher in the checkpoint has other tensors than the module: {', '.join(differing[:3])}. "
+            "Resume with the module that the checkpoint was written with, or with recovery={'teacher': 'live'}"
         )
-
-
-def _is_frozen(value: Any) -> bool:
-    return isinstance(value, dict) and all(isinstance(tensor, Tensor) for tensor in value.values())
 
 
 def _tensors_of(module: nn.Module) -> dict[str, Tensor]:

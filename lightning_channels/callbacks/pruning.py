@@ -16,13 +16,15 @@ from torch import nn
 from lightning_channels.callbacks._after_build import after_build, forget
 from lightning_channels.callbacks._arguments import check_arguments
 from lightning_channels.callbacks._averaging import computes_statistics, renew_copies, statistics_choices
-from lightning_channels.callbacks._checkpoints import StructureFiles
+from lightning_channels.callbacks._checkpoints import PRUNING, StructureFiles
 from lightning_channels.callbacks._choices import Held, read_eval_choices
 from lightning_channels.callbacks._errors import as_misconfiguration, keep_visible
 from lightning_channels.callbacks._inactive import InactiveHooks
 from lightning_channels.callbacks._packages import is_lightnings
 from lightning_channels.callbacks._passes import Memory
 from lightning_channels.callbacks._preparation import adopt, describe, prepare
+from lightning_channels.callbacks._pruning_run import PrunedSubnet, PruningHooks
+from lightning_channels.callbacks._recovery import pruner_maker, read_recovery
 from lightning_channels.callbacks._resource_log import ResourceLog
 from lightning_channels.callbacks._resume import ResumeHooks
 from lightning_channels.callbacks._sandwich import SeveralPasses
@@ -38,11 +40,13 @@ from lightning_channels.callbacks._target import (
 )
 from lightning_channels.callbacks._tuning import TuningHooks
 from lightning_channels.callbacks._widths import choices_of, read_widths
+from lightning_channels.criteria import CriterionLike
 from lightning_channels.distillation import DistillationLike, build_distillation
-from lightning_channels.errors import ChannelsError
+from lightning_channels.errors import ChannelsError, ConfigError
 from lightning_channels.mutators import ChannelMutator
+from lightning_channels.pruning import ScheduleLike, TargetLike
 from lightning_channels.resources import ResourceCounter
-from lightning_channels.samplers import Choices, FixedSampler, SamplerLike, build_sampler
+from lightning_channels.samplers import Choices, FixedSampler, Sampler, SamplerLike, build_sampler
 
 __all__ = ["ChannelPruning"]
 
@@ -56,7 +60,7 @@ class _Default(str):
 _RANDOM = _Default("random")
 
 
-class ChannelPruning(InactiveHooks, ResumeHooks, SeveralPasses, TuningHooks, ResourceLog):
+class ChannelPruning(PruningHooks, InactiveHooks, ResumeHooks, SeveralPasses, TuningHooks, ResourceLog):
     """Makes a LightningModule's channels prunable and trains another subnet of it at each step.
 
     The module is prepared right after ``__init__``, ``setup`` or ``configure_model`` built its net, whichever comes
@@ -143,6 +147,11 @@ class ChannelPruning(InactiveHooks, ResumeHooks, SeveralPasses, TuningHooks, Res
         save_structure: bool = True,
         exact_resume: bool = True,
         update_inactive: bool = True,
+        criterion: CriterionLike | None = None,
+        target: TargetLike | None = None,
+        schedule: ScheduleLike | None = None,
+        pruning: Mapping[str, Any] | None = None,
+        recovery: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
         self.module = module
@@ -159,15 +168,27 @@ class ChannelPruning(InactiveHooks, ResumeHooks, SeveralPasses, TuningHooks, Res
         self.update_inactive = update_inactive
         with as_misconfiguration("ChannelPruning"):
             check_arguments(self)
-            if choices is not None and isinstance(sampler, _Default):
-                sampler = "fixed"
-            self.sampler = build_sampler(sampler, choices)
+            self._make_pruner = pruner_maker(criterion, target, schedule, pruning)
+            self.recovery = read_recovery(recovery, self._make_pruner is not None, distillation is not None)
+            self._forget_pruning()
+            self.sampler = self._sampler_of(sampler, choices)
             self.eval_choices = read_eval_choices(eval_choices)
             self.distillation = build_distillation(distillation)
             self.widths = read_widths(validate)
             self._source = MutatorSource(mutator, unit, module)
         self._mutator: ChannelMutator | None = None
         self._shares: list[tuple[int, int]] = []
+
+    def _sampler_of(self, sampler: SamplerLike, choices: Any) -> Sampler:
+        if self._make_pruner is None:
+            return build_sampler("fixed" if choices is not None and isinstance(sampler, _Default) else sampler, choices)
+        if choices is not None or not isinstance(sampler, _Default):
+            given = "choices" if choices is not None else "a sampler"
+            raise ConfigError(
+                f"{given} and a target were both given: with a target the pruned subnet is trained, and nothing is "
+                "drawn. Leave out one of the two"
+            )
+        return PrunedSubnet()
 
     # --- what users ask for ------------------------------------------------------------------------------------------
 
@@ -250,6 +271,8 @@ class ChannelPruning(InactiveHooks, ResumeHooks, SeveralPasses, TuningHooks, Res
                 if adopted is None:
                     mutator.restore()
                 raise
+            if adopted is None and self._mutator is not None:
+                self._forget_pruning()
             self._mutator, self._counter = mutator, ResourceCounter(mutator)
             if stage == "fit":
                 renew_copies(trainer, pl_module, stage)
@@ -306,6 +329,7 @@ class ChannelPruning(InactiveHooks, ResumeHooks, SeveralPasses, TuningHooks, Res
         self._begin_passes(drawn)
         if self._passes is None:
             self._log_shares(trainer, pl_module)
+        self._log_pruning(trainer, pl_module)
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any) -> None:
         """Log the average over the passes of the step."""
@@ -329,8 +353,8 @@ class ChannelPruning(InactiveHooks, ResumeHooks, SeveralPasses, TuningHooks, Res
         self.mutator.set_choices(self._resting())
 
     def _resting(self) -> Choices:
-        """The fixed choices, or the widest."""
-        fixed = isinstance(self.sampler, FixedSampler)
+        """The fixed choices, the pruned ones, or the widest."""
+        fixed = isinstance(self.sampler, (FixedSampler, PrunedSubnet))
         return self._choices(self.mutator, 0, 0) if fixed else self.mutator.sample_choices("max")
 
     def _evaluation_choices(self) -> Choices | None:
@@ -363,11 +387,18 @@ class ChannelPruning(InactiveHooks, ResumeHooks, SeveralPasses, TuningHooks, Res
 
     def state_dict(self) -> dict[str, Any]:
         """The mutator's structure: plain data, from which it can be rebuilt without tracing."""
+        return {**self.structure(), **self._pruning_state()} if self._mutator is not None else {}
+
+    def structure(self) -> dict[str, Any]:
+        """The mutator's structure, as the file beside a checkpoint holds it; empty before there is a mutator."""
         return {} if self._mutator is None else self._mutator.structure()
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Check that a checkpoint's units fit the module, and set its choices."""
         advice = "Resume with the model and units that the checkpoint was written with, or without this checkpoint"
+        structure = {key: value for key, value in state_dict.items() if key != PRUNING}
         with as_misconfiguration(f"{self.state_key}: the checkpoint doesn't fit the model", advice):
             if self._mutator is not None:
-                self._mutator.load_structure(state_dict)
+                self._mutator.load_structure(structure)
+            if PRUNING in state_dict:
+                self._load_pruning(state_dict[PRUNING])
