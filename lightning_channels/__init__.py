@@ -51,8 +51,9 @@ _MODULES = {
         "SquentialMutableChannel",
     ),
     "mutators": ("ChannelMutator", "SlimmableChannelMutator", "find_mutator"),
+    "pruning": ("PruneEvent", "Pruner", "build_schedule", "parse_target"),
     "recalibration": ("recalibrate_batch_norm", "recalibrated"),
-    "registry": ("LOSS_CALCULATORS", "MODELS", "MUTATORS", "SAMPLERS", "TRACERS", "UNITS", "build"),
+    "registry": ("LOSS_CALCULATORS", "MODELS", "MUTATORS", "SAMPLERS", "SCHEDULES", "TRACERS", "UNITS", "build"),
     "resources": ("ResourceCounter", "Resources", "count_resources"),
     "tracing": ("BackwardTracer", "ForwardTracer", "ImageClassifierPseudoLoss", "ModuleGraph", "SumPseudoLoss"),
     "units": (
@@ -128,8 +129,18 @@ if TYPE_CHECKING:  # what type checkers and editors see
         SquentialMutableChannel,
     )
     from lightning_channels.mutators import ChannelMutator, SlimmableChannelMutator, find_mutator
+    from lightning_channels.pruning import PruneEvent, Pruner, build_schedule, parse_target
     from lightning_channels.recalibration import recalibrate_batch_norm, recalibrated
-    from lightning_channels.registry import LOSS_CALCULATORS, MODELS, MUTATORS, SAMPLERS, TRACERS, UNITS, build
+    from lightning_channels.registry import (
+        LOSS_CALCULATORS,
+        MODELS,
+        MUTATORS,
+        SAMPLERS,
+        SCHEDULES,
+        TRACERS,
+        UNITS,
+        build,
+    )
     from lightning_channels.resources import ResourceCounter, Resources, count_resources
     from lightning_channels.tracing import (
         BackwardTracer,

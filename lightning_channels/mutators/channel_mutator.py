@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, cast
 
 import torch
@@ -32,6 +32,7 @@ from lightning_channels.registry import MUTATORS
 from lightning_channels.tracing.preserving import paused_gc
 from lightning_channels.tracing.running import ExampleInputs
 from lightning_channels.units import MutableChannelUnit
+from lightning_channels.units.choosing import Choice, is_listed
 from lightning_channels.units.constraints import check_constraints
 
 __all__ = ["ChannelMutator", "find_mutator"]
@@ -236,7 +237,7 @@ class ChannelMutator:
         kinds = ("random", "max", "min")
         raise ConfigError(f"kind must be one of {', '.join(kinds)}, got {kind!r}{did_you_mean(kind, kinds)}")
 
-    def check_choices(self, choices: Mapping[str, int | float]) -> list[tuple[MutableChannelUnit, int]]:
+    def check_choices(self, choices: Mapping[str, Choice]) -> list[tuple[MutableChannelUnit, int]]:
         """The numbers of channels that choices stand for, without setting them.
 
         Args:
@@ -252,21 +253,41 @@ class ChannelMutator:
                 raise ChoiceError(f"unknown unit {name!r}{hint} The model has {len(known)} units")
         return [(known[name], known[name].check_choice(choice)) for name, choice in choices.items()]
 
-    def set_choices(self, choices: Mapping[str, int | float]) -> None:
+    def set_choices(self, choices: Mapping[str, Choice]) -> None:
         """Set widths; units that are not named keep theirs.
 
         Args:
             choices: Unit name → number of channels or ratio, as the unit's ``choice_mode`` says; rounded to what
-                divisor and groups allow.
+                divisor and groups allow. Or a list of the channels to keep, which is taken as it is.
 
         Raises:
             ChoiceError: If a name is unknown or a choice is not allowed; no width is changed then.
         """
-        numbers = self.check_choices(choices)
+        self.check_choices(choices)
+        known = self.name2unit
         with batch_update():
-            for unit, number in numbers:
-                unit.keep_first(number)
+            for name, choice in choices.items():
+                known[name].choose(choice)
         self.widths_changed()
+
+    def kept_channels(self) -> dict[str, list[int]]:
+        """The active channels of the mutable units that keep something else than their first ones."""
+        kept = {unit.name: unit.kept for unit in self.mutable_units}
+        return {name: channels for name, channels in kept.items() if channels is not None}
+
+    def keep_channels(self, kept: Mapping[str, Sequence[int]]) -> None:
+        """Activate exactly these channels; units that are not named keep theirs.
+
+        Args:
+            kept: Unit name → indices.
+
+        Raises:
+            ChoiceError: If a name is unknown, or a unit can't keep exactly these; nothing is changed then.
+        """
+        for name, channels in kept.items():
+            if not is_listed(channels):
+                raise ChoiceError(f"the kept channels of unit {name!r} must be a list of integers, got {channels!r}")
+        self.set_choices(kept)
 
     def widths_changed(self) -> None:
         """Let the model forget what it computed in eval mode at other widths, such as position biases that it keeps.

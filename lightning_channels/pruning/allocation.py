@@ -12,7 +12,8 @@ from lightning_channels.pruning.rungs import NEAR, Ladder, Rungs, Shares
 
 __all__ = ["allocate"]
 
-def allocate(ladders: Sequence[Ladder], shares: Shares, exact: bool = True) -> Tensor:
+
+def allocate(ladders: Sequence[Ladder], shares: Shares, end: Shares | None = None, exact: bool = True) -> Tensor:
     """The numbers of channels that keep what scores highest within the limits.
 
     All units' rows are ranked together, and the lowest go, as few as bring every resource within its limit; each unit
@@ -22,21 +23,23 @@ def allocate(ladders: Sequence[Ladder], shares: Shares, exact: bool = True) -> T
     Args:
         ladders: What each unit may be, in the order of the columns of ``shares``.
         shares: The resources, in parts of their limits.
+        end: For a step on the way from which nothing comes back: the resources in parts of their limits at the end.
+            Rather than go below these, a row too much stays.
         exact: Whether to look for the nearest choice below the limits, at the cost of the ranking, where no single step
             brings it within 1 %: among all choices where there are up to 65536, else among those that change two units.
 
     Returns:
-        Numbers of channels, int64, shape (units,). They are within the limits, if the least of all units are.
+        Numbers of channels, int64, shape (units,); within the limits, if the least of all units are and ``end`` allows.
     """
     rungs = Rungs(ladders)
-    at = rungs.index_of(_threshold(ladders, rungs, shares))
+    at = rungs.index_of(_threshold(ladders, shares, end))
     at = _fill(rungs, at, shares)
-    if exact and NEAR > rungs.load(at, shares) and bool((at < rungs.last).any()):
+    if exact and rungs.load(at, shares) < NEAR and bool((at < rungs.last).any()):
         at = nearest(rungs, at, shares)
     return rungs.numbers_at(at)
 
 
-def _threshold(ladders: Sequence[Ladder], rungs: Rungs, shares: Shares) -> Tensor:
+def _threshold(ladders: Sequence[Ladder], shares: Shares, end: Shares | None) -> Tensor:
     """Numbers after the fewest rows went, in the order of all units' scores, that leave the rest within the limits."""
     owners = _drop_order(ladders)
     snap, spans = _snapping(ladders)
@@ -52,6 +55,8 @@ def _threshold(ladders: Sequence[Ladder], rungs: Rungs, shares: Shares) -> Tenso
             within = middle
         else:
             over = middle
+    if end is not None and within > 0 and float(end(after(within)[None]).max()) <= 1:
+        within -= 1
     return after(within)
 
 
@@ -84,7 +89,7 @@ def _snapping(ladders: Sequence[Ladder]) -> tuple[Tensor, Tensor]:
 
 def _fill(rungs: Rungs, at: Tensor, shares: Shares) -> Tensor:
     """Take back single steps that fit, the highest scores first, until the limit is near or none fits."""
-    while NEAR > rungs.load(at, shares):
+    while rungs.load(at, shares) < NEAR:
         free = (at < rungs.last).nonzero().flatten()
         if not free.numel():
             return at

@@ -79,7 +79,8 @@ def check_widths(value: Any, what: str) -> dict[str, Width]:
         if not (is_int(width) and width >= 1) and not (is_number(width) and 0 < width <= 1):
             of = f" for {pattern!r}" if isinstance(value, Mapping) else ""
             raise ConfigError(
-                f"{what} must be a number of channels (1, 2, …) or a part of them (above 0, up to 1.0), got {width!r}{of}"
+                f"{what} must be a number of channels (1, 2, …) or a part of them (above 0, up to 1.0), "
+                f"got {width!r}{of}"
             )
     return {str(pattern): width for pattern, width in given.items()}
 
@@ -146,4 +147,5 @@ def _at_least(allowed: Tensor, width: Width, num_channels: int) -> int:
 
 
 def _nearest(allowed: Tensor, number: float) -> int:
-    return min(allowed.tolist(), key=lambda n: (abs(n - number), -n))
+    numbers: list[int] = allowed.tolist()
+    return min(numbers, key=lambda n: (abs(n - number), -n))

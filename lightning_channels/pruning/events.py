@@ -35,7 +35,7 @@ class PruneEvent:
     finished: bool
 
     @property
-    def narrowed(self) -> list[str]:
+    def changed(self) -> list[str]:
         """The units whose width changed."""
         return [name for name, number in self.after.items() if number != self.before[name]]
 
@@ -43,7 +43,7 @@ class PruneEvent:
         named = self.limits or {name: 0.0 for name in ("flops", "params") if name in self.reached}
         parts = [self._of(name) for name in named]
         last = f"; {self._how_near()}" if self.finished and self.limits else ""
-        return f"step {self.step}: {', '.join(parts)}; {len(self.narrowed)} of {len(self.after)} units narrowed{last}"
+        return f"step {self.step}: {', '.join(parts)}; {len(self.changed)} of {len(self.after)} units changed{last}"
 
     def _of(self, name: str) -> str:
         left, total = self.reached[name], self.totals[name]

@@ -29,8 +29,8 @@ def greedy(
         steps: How many steps are taken; None for as many as bring every resource within its limit.
 
     Returns:
-        Numbers of channels, int64, shape (units,). Of a step that goes more than 1 % below the limit, what is nearest to
-        it stays.
+        Numbers of channels, int64, shape (units,). Where a step would go more than 1 % below the
+        limit, the nearest choice to it is taken.
     """
     rungs = Rungs(ladders)
     at = rungs.last.clone()
@@ -38,7 +38,7 @@ def greedy(
     while rungs.load(at, shares) > 1 and (steps is None or taken < steps) and bool((at > 0).any()):
         at[_least_worthy(rungs, at, cost)] -= 1
         taken += 1
-    if taken and NEAR > rungs.load(at, shares):
+    if taken and rungs.load(at, shares) < NEAR:
         at = nearest(rungs, at, shares)
     return rungs.numbers_at(at)
 

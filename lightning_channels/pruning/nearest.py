@@ -45,7 +45,7 @@ def _every(rungs: Rungs) -> Tensor:
 
 
 def _best(rungs: Rungs, choices: Tensor, shares: Shares) -> Tensor:
-    loads = torch.cat([rungs.loads(chunk, shares) for chunk in choices.split(_CHUNK)])
+    loads = torch.cat([rungs.loads(chunk, shares) for chunk in torch.split(choices, _CHUNK)])
     loads = loads.masked_fill(loads > 1, -torch.inf)
     highest = float(loads.max())
     among = (loads >= min(NEAR, highest)).nonzero().flatten()

@@ -80,7 +80,9 @@ class Plan:
         if moving and limits.amounts:
             ladders = [self._ladder(at, ranked, begin) for at in moving]
             ladders = [ladder.spread() for ladder in ladders] if self._spread else ladders
-            numbers[moving] = allocate(ladders, self._shares(numbers, moving, limits), exact=share >= 1)
+            last = share >= 1
+            end = None if last or self._regrow else self._shares(numbers, moving, self.limits)
+            numbers[moving] = allocate(ladders, self._shares(numbers, moving, limits), end, exact=last)
         self._keep(ranked, numbers)
 
     def step_down(

@@ -76,8 +76,8 @@ class Progress:
         wider = [name for name, number in numbers.items() if number > self.numbers[name]]
         if wider:
             raise StructureError(
-                f"unit {wider[0]!r} has {numbers[wider[0]]} channels, and the pruner began with {self.numbers[wider[0]]}; "
-                "load the mutator's structure of that moment first"
+                f"unit {wider[0]!r} has {numbers[wider[0]]} channels, and the pruner began with "
+                f"{self.numbers[wider[0]]}; load the mutator's structure of that moment first"
             )
 
 

@@ -64,7 +64,7 @@ class Pruner:
         >>> pruner = Pruner(lambda unit: torch.arange(8.0), {"params": 0.5})
         >>> pruner.start(mutator, total_steps=100)
         >>> print(pruner.before_step(0))
-        step 0: params 23 of 58 (39.7%); 1 of 1 units narrowed; the nearest reachable choice below the target: params 29
+        step 0: params 23 of 58 (39.7%); 1 of 1 units changed; the nearest reachable choice below the target: params 29
         >>> mutator.kept_channels()
         {'0_(0, 8)_8': [5, 6, 7]}
     """
@@ -132,7 +132,9 @@ class Pruner:
     def _plan_for(self, mutator: ChannelMutator, resources: Resources | None) -> Plan:
         units = mutator.mutable_units
         if not units:
-            raise ConfigError("the model has no unit that can change, so there is nothing to prune; mutator.report() says why")
+            raise ConfigError(
+                "the model has no unit that can change, so there is nothing to prune; mutator.report() says why"
+            )
         resources = Resources(mutator) if resources is None else resources
         if isinstance(self.schedule, GreedySchedule):
             self.schedule.check(resources.totals)

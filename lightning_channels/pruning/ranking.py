@@ -28,7 +28,7 @@ class Ranked:
     def channels(self, number: int) -> list[int]:
         """The ``number`` most important channels, ascending."""
         width, rows = self.rows.numel(), self.rows[: number // self.groups].sort().values
-        return (torch.arange(self.groups)[:, None] * width + rows).flatten().tolist()  # type: ignore[no-any-return]
+        return (torch.arange(self.groups)[:, None] * width + rows).flatten().tolist()
 
 
 def rank(unit: Any, scores: Tensor, regrow: bool = False) -> Ranked:

@@ -82,9 +82,9 @@ class CubicSchedule:
 class GreedySchedule:
     """One channel at a time, the one of the lowest score for what it costs, until the target is reached.
 
-    The pruning of Liu et al., "Group Fisher Pruning for Practical Network Compression" (ICML 2021): at every interval the
-    channel goes whose score, divided by what the net saves without it, is the lowest. Where a unit's divisor or groups
-    don't allow to drop a single one, as few as they allow go together.
+    The pruning of Liu et al., "Group Fisher Pruning for Practical Network Compression" (ICML 2021): at every interval
+    the channel goes whose score, divided by what the net saves without it, is the lowest. Where a unit's divisor or
+    groups don't allow to drop a single one, as few as they allow go together.
 
     Args:
         per: The resource by which scores are divided: ``"flops"``, ``"activations"`` for memory, or any other that is
@@ -110,7 +110,9 @@ class GreedySchedule:
         known = list(known)
         if self.per is not None and self.per not in known:
             hint = did_you_mean(self.per, known) or "."
-            raise ConfigError(f"the greedy schedule divides by an unknown resource {self.per!r}{hint} Known: {', '.join(known)}")
+            raise ConfigError(
+                f"the greedy schedule divides by an unknown resource {self.per!r}{hint} Known: {', '.join(known)}"
+            )
 
     def __call__(self, progress: float) -> float:
         """The whole way: the end is reached when the target is."""
@@ -154,7 +156,7 @@ def build_schedule(value: ScheduleLike) -> Callable[[float], float]:
     for at in range(_CHECKED + 1):
         share = share_at(schedule, at / _CHECKED)
     if share != 1:
-        raise ConfigError(f"the schedule {_name(schedule)} never reaches the target: it ends at {share!r}, and not at 1")
+        raise ConfigError(f"the schedule {_name(schedule)} never reaches the target: it ends at {share!r}, not at 1")
     return schedule  # type: ignore[no-any-return]
 
 
@@ -175,9 +177,12 @@ def share_at(schedule: Callable[[float], float], progress: float) -> float:
     """
     share: object = schedule(progress)
     if not is_number(share) or not 0 <= share <= 1:
-        raise ConfigError(f"the schedule {_name(schedule)} must return a number in [0, 1], got {share!r} at {progress:g}")
+        raise ConfigError(
+            f"the schedule {_name(schedule)} must return a number in [0, 1], got {share!r} at {progress:g}"
+        )
     return float(share)
 
 
 def _name(schedule: object) -> str:
-    return SCHEDULES.name_of(type(schedule)) or getattr(schedule, "__name__", type(schedule).__name__)
+    own = getattr(schedule, "__name__", type(schedule).__name__)
+    return SCHEDULES.name_of(type(schedule)) or str(own)

@@ -82,4 +82,4 @@ class Scorer:
             self._own("load_state_dict")(state)
 
     def _own(self, name: str) -> Callable[..., Any]:
-        return getattr(self.criterion, name, _nothing)  # type: ignore[no-any-return]
+        return getattr(self.criterion, name, _nothing)

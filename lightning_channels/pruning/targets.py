@@ -50,7 +50,7 @@ class Limits:
         return all(float(measured[name]) <= amount for name, amount in self.amounts.items())
 
     def shares(self, measured: Mapping[str, Tensor]) -> Tensor:
-        """What of its limit each resource takes up, above 1 where it is over it: float64, shape (choices, resources)."""
+        """What of its limit each resource takes up, above 1 where it is over it: shape (choices, resources)."""
         return torch.stack([measured[name] / amount for name, amount in self.amounts.items()], dim=-1)
 
     def between(self, start: Mapping[str, float], share: float) -> Limits:
@@ -87,7 +87,7 @@ class Target:
         return Limits({name: amount.of(float(totals[name])) for name, amount in self.amounts.items()})
 
     def met(self, measured: Mapping[str, Any], totals: Mapping[str, float]) -> bool:
-        """Whether a choice that costs ``measured`` reaches the target on a model that costs ``totals`` at full width."""
+        """Whether a choice that costs ``measured`` reaches the target, where the full width costs ``totals``."""
         return self.limits(totals).met(measured)
 
     @staticmethod
@@ -95,13 +95,13 @@ class Target:
         if name not in totals:
             if name == _LATENCY:
                 raise ConfigError(
-                    "the target names latency_ms, and nothing knows the latency of this model; measure it and add it to "
-                    "the resources, or name another resource"
+                    "the target names latency_ms, and nothing knows the latency of this model; add a LatencyModel to "
+                    f"the resources, or take one of {', '.join(totals)}"
                 )
             if name in _TRACED:
                 raise ConfigError(
-                    f"the target names {name}, and this model was prepared without running it, so they were not counted; "
-                    f"prepare it with a tracer, or take one of {', '.join(totals)}"
+                    f"the target names {name}, and this model was prepared without running it, so they were not "
+                    f"counted; prepare it with a tracer, or take one of {', '.join(totals)}"
                 )
             hint = did_you_mean(name, totals) or "."
             raise ConfigError(f"the target names an unknown resource {name!r}{hint} Known: {', '.join(totals)}")
@@ -135,9 +135,10 @@ def parse_target(value: TargetLike) -> Target:
     """
     if isinstance(value, Target):
         return value
-    if not isinstance(value, Mapping) or not value:
+    given: Any = value
+    if not isinstance(given, Mapping) or not given:
         raise ConfigError(f'a target must be a dict of resource → value, such as {{"flops": 0.5}}, got {value!r}')
-    return Target({str(name): _amount(str(name), given) for name, given in value.items()})
+    return Target({str(name): _amount(str(name), amount) for name, amount in given.items()})
 
 
 def _amount(name: str, value: object) -> Amount:
@@ -159,7 +160,8 @@ def _amount(name: str, value: object) -> Amount:
 def _from_number(name: str, value: float) -> Amount:
     if name == _LATENCY and 0 < value <= 1:
         raise ConfigError(
-            f"the target's {name} of {value:g} could be a share or milliseconds; write '{100 * value:g}%' or '{value:g}ms'"
+            f"the target's {name} of {value:g} could be a share or milliseconds; "
+            f"write '{100 * value:g}%' or '{value:g}ms'"
         )
     return Amount(value, value <= 1)
 

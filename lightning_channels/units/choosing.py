@@ -5,17 +5,27 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Callable, Sequence
-from typing import ClassVar
+from typing import ClassVar, TypeAlias, TypeGuard, cast
 
 from torch import Tensor, nn
 
-from lightning_channels._plain import is_int
+from lightning_channels._plain import is_int, is_number
 from lightning_channels.errors import ChoiceError, ConfigError
-from lightning_channels.mutables import BaseMutableChannel, SimpleMutableChannel
+from lightning_channels.mutables import BaseMutableChannel, IndexSelection, SimpleMutableChannel
+from lightning_channels.mutables.selection import as_mask, normalise, size_of
 from lightning_channels.units.channel import Channel
+from lightning_channels.units.order import check_order, first_of, order_of
 from lightning_channels.units.rounding import check_number
 
-__all__ = ["ChannelChoice"]
+__all__ = ["ChannelChoice", "Choice", "is_listed"]
+
+Choice: TypeAlias = "int | float | Sequence[int]"
+"""A number of channels or a ratio, or which channels to keep."""
+
+
+def is_listed(choice: object) -> TypeGuard[Sequence[int]]:
+    """Whether something that is given as a choice says which channels to keep."""
+    return isinstance(choice, (list, tuple)) or (isinstance(choice, Tensor) and choice.dim() > 0)
 
 
 class ChannelChoice:
@@ -43,6 +53,8 @@ class ChannelChoice:
         self.reason: str | None = None
         self.model: nn.Module | None = None
         self._name: str | None = None
+        self._order: Tensor | None = None
+        self._leading: dict[tuple[int, int], int | IndexSelection] = {}  # (groups, number) → the first of the order
         self._changed: Callable[[], None] | None = None  # of the mutator, where the model keeps what widths decide
 
     # --- identity ----------------------------------------------------------------------------------------------------
@@ -83,8 +95,22 @@ class ChannelChoice:
         return self.choice_of(self.mutable_channel.activated_channels)
 
     @current_choice.setter
-    def current_choice(self, choice: int | float) -> None:
-        self.keep_first(self.check_choice(choice))
+    def current_choice(self, choice: Choice) -> None:
+        self.choose(choice)
+        self._tell()
+
+    def choose(self, choice: Choice) -> None:
+        """Set a choice, or the channels to keep, one of several that change together; the model isn't told.
+
+        Raises:
+            ChoiceError: If the choice isn't one, or if exactly these channels can't be kept.
+        """
+        if is_listed(choice):
+            self._activate(self._selected(choice))
+        else:
+            self.keep_first(self.check_choice(choice))
+
+    def _tell(self) -> None:
         if self._changed is not None:
             self._changed()
 
@@ -104,13 +130,15 @@ class ChannelChoice:
         """The choice that stands for a number of channels."""
         return number
 
-    def check_choice(self, choice: int | float) -> int:
-        """The number of channels for a choice, without setting it.
+    def check_choice(self, choice: Choice) -> int:
+        """The number of channels for a choice, or for a list of channels to keep, without setting it.
 
         Raises:
             ChoiceError: If the choice isn't one, or if the unit can't change and the choice isn't its full width.
         """
-        number = self.number_of(choice)
+        if is_listed(choice):
+            return size_of(self._selected(choice), self.num_channels)
+        number = self.number_of(cast("int | float", choice))  # or something else, which it refuses
         if number != self.num_channels and not self.can_change:
             raise ChoiceError(f"unit {self.name!r} can't change ({self.why_not()}); its choice is {self.max_choice!r}")
         return number
@@ -149,16 +177,80 @@ class ChannelChoice:
 
     # --- which channels ----------------------------------------------------------------------------------------------
 
-    def keep_first(self, number: int) -> None:
-        """Activate the first ``number`` channels, in every group as many."""
-        self.mutable_channel.keep(self._first(number))
+    def rank(self, scores: Sequence[float] | Tensor | None) -> None:
+        """Let the choices from now on keep the channels of highest score; what is active stays so until then.
 
-    def _first(self, number: int) -> int | list[int]:
+        Where groups must keep the same channels, the scores of the same place in all groups are summed. Of equal
+        scores the first counts more.
+
+        Args:
+            scores: One for each channel, larger is more important; None to keep the first channels again.
+
+        Raises:
+            ChoiceError: If there are more or fewer, or one is no number.
+        """
+        what = f"unit {self.name!r}"
+        self._reorder(None if scores is None else order_of(scores, self.num_channels, self.groups, what))
+
+    @property
+    def order(self) -> list[int] | None:
+        """The places in a group in the order in which they are kept; None where these are the first ones."""
+        return None if self._order is None else self._order.tolist()
+
+    @order.setter
+    def order(self, order: Sequence[int] | None) -> None:
+        self._reorder(None if order is None else self._checked_order(order))
+
+    def _checked_order(self, order: object) -> Tensor:
+        return check_order(order, self.num_channels // self.groups, f"unit {self.name!r}")
+
+    def _reorder(self, order: Tensor | None) -> None:
+        self._order, self._leading = order, {}
+
+    def keep_first(self, number: int) -> None:
+        """Activate the first ``number`` channels, by :meth:`rank` if it was called, in every group as many."""
+        self._activate(self._first(number))
+
+    def _first(self, number: int) -> int | IndexSelection:
         """The first ``number`` channels, in every group as many, as a mutable's ``keep`` takes them."""
-        if self.groups == 1 or number == self.num_channels:
-            return number
-        width, inside = self.num_channels // self.groups, number // self.groups
-        return [g * width + i for g in range(self.groups) for i in range(inside)]
+        key = self.groups, number
+        if key not in self._leading:
+            self._leading[key] = first_of(self._order, number, self.num_channels, self.groups)
+        return self._leading[key]
+
+    def _activate(self, channels: int | IndexSelection) -> None:
+        self.mutable_channel.keep(channels)
+
+    @property
+    def kept(self) -> list[int] | None:
+        """The active channels, where they aren't the first ones of a number that is allowed; None where they are."""
+        number = self.mutable_channel.activated_channels
+        selection = self.mutable_channel.selection
+        try:
+            is_allowed = self.check_choice(self.choice_of(number)) == number
+        except ChoiceError:  # no candidate has this width
+            is_allowed = False
+        active = self.num_channels if selection is None else selection
+        if is_allowed and active == first_of(None, number, self.num_channels, self.groups):
+            return None
+        kept: list[int] = self.mutable_channel.kept.tolist()
+        return kept
+
+    def check_kept(self, kept: object, choice: object = None) -> None:
+        """Check channels that were written down, and that they are as many as the choice beside them says.
+
+        Raises:
+            ChoiceError: If exactly these channels can't be kept.
+        """
+        if not isinstance(kept, (list, tuple)) or not all(map(is_int, kept)):
+            raise ChoiceError(f"the kept channels of unit {self.name!r} must be a list of integers, got {kept!r:.200}")
+        number = self.check_choice(kept)
+        meant = self.choice_of(number)
+        if choice is not None and not (is_number(choice) and math.isclose(choice, meant, rel_tol=1e-9)):
+            raise ChoiceError(
+                f"unit {self.name!r} has the choice {choice!r} and keeps {number} channels, which is the choice "
+                f"{meant!r}. To change the choice, leave out what is kept"
+            )
 
     def keep(self, channels: Sequence[int] | Tensor) -> None:
         """Activate exactly these channels.
@@ -169,16 +261,20 @@ class ChannelChoice:
         Raises:
             ChoiceError: If there are none, if one is out of range, or if groups would keep different channels.
         """
-        probe = BaseMutableChannel(self.num_channels)
-        probe.name = f"unit {self.name!r}"
-        probe.keep(channels)
-        rows = probe.current_mask.reshape(self.groups, -1)
-        if self.groups > 1 and not bool((rows == rows[:1]).all()):
-            raise ChoiceError(
-                f"every one of the {self.groups} groups of unit {self.name!r} must keep the same channels"
-            )
-        if not self.can_change and probe.activated_channels != self.num_channels:
+        self.mutable_channel.keep(self._selected(channels))
+        self._tell()
+
+    def _selected(self, channels: Sequence[int] | Tensor) -> int | IndexSelection:
+        """What is to be kept, checked."""
+        selection = normalise(channels, self.num_channels, f"unit {self.name!r}")
+        if selection is None:
+            return self.num_channels
+        if self.groups > 1:
+            rows = as_mask(selection, self.num_channels).reshape(self.groups, -1)
+            if not bool((rows == rows[:1]).all()):
+                raise ChoiceError(
+                    f"every one of the {self.groups} groups of unit {self.name!r} must keep the same channels"
+                )
+        if not self.can_change:
             raise ChoiceError(f"unit {self.name!r} can't change ({self.why_not()})")
-        self.mutable_channel.keep(channels)
-        if self._changed is not None:
-            self._changed()
+        return selection

@@ -13,14 +13,17 @@ from lightning_channels import _config, registry
 from lightning_channels._config import config_dir, mutator_config
 from lightning_channels.errors import ConfigError
 
-GROUPS = ["callback", "data", "experiment", "model", "mutator", "sampler", "tracer", "trainer", "unit"]
+GROUPS = ["callback", "data", "experiment", "model", "mutator", "sampler", "schedule", "tracer", "trainer", "unit"]
 OPTIONS = sorted(path.relative_to(config_dir()).with_suffix("").as_posix() for path in config_dir().glob("*/*.yaml"))
 MANDATORY = {"data/image_folder": ["data.root=images"], "sampler/fixed": ["sampler.choices=choices.yaml"]}
+OPTIONAL = {"experiment", "schedule"}  # not there unless asked for
+STEPS = ("start_step", "end_step", "interval")  # a schedule's, which the pruner takes out
 REGISTRIES = {
     "unit": registry.UNITS,
     "tracer": registry.TRACERS,
     "mutator": registry.MUTATORS,
     "sampler": registry.SAMPLERS,
+    "schedule": registry.SCHEDULES,
 }
 
 
@@ -40,7 +43,7 @@ def test_the_groups_are_those_that_the_readme_names() -> None:
 @pytest.mark.parametrize("option", OPTIONS)
 def test_every_option_composes_and_resolves(option: str) -> None:
     config = OmegaConf.to_container(composed_option(option), resolve=True, throw_on_missing=True)
-    assert set(config) >= {*GROUPS, "seed", "optimizer", "report"} - {"experiment"}
+    assert set(config) >= {*GROUPS, "seed", "optimizer", "report"} - OPTIONAL
 
 
 @pytest.mark.parametrize("option", ["train", "prune_vit", *OPTIONS])
@@ -68,7 +71,8 @@ def test_every_type_is_registered_and_takes_its_arguments(option: str) -> None:
     group = option.split("/")[0]
     node = OmegaConf.to_container(composed_option(option)[group], resolve=True)
     cls = REGISTRIES[group].get(node.pop("type"))
-    node.pop("units", None)
+    for key in ("units", *STEPS):
+        node.pop(key, None)
     registry.check_arguments(cls, node, option)
 
 
