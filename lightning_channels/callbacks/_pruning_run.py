@@ -75,10 +75,6 @@ class PruningHooks(RunHooks, ABC):
     def mutator(self) -> ChannelMutator:
         """The mutator that steers the module."""
 
-    @abstractmethod
-    def _part(self, trainer: Trainer) -> str:
-        """What goes before a metric's name."""
-
     @property
     def pruner(self) -> Pruner:
         """What prunes the module.
@@ -176,12 +172,11 @@ class PruningHooks(RunHooks, ABC):
             self._pruner.after_backward()
         super().on_after_backward(trainer, pl_module)
 
-    def _log_pruning(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def _log_pruning(self, trainer: Trainer, pl_module: LightningModule, part: str) -> None:
         if self._pruner is not None and self.log_resources and not trainer.barebones:
-            prefix = f"channels/{self._part(trainer)}"
             found = {"progress": self._progress, "finished": float(self._pruner.finished)}
             for name, value in found.items():
-                pl_module.log(prefix + name, value, on_step=True, on_epoch=False)
+                pl_module.log(f"channels/{part}{name}", value, on_step=True, on_epoch=False)
 
     # --- ending ------------------------------------------------------------------------------------------------------
 

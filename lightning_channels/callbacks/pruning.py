@@ -329,7 +329,7 @@ class ChannelPruning(PruningHooks, InactiveHooks, ResumeHooks, SeveralPasses, Tu
         self._begin_passes(drawn)
         if self._passes is None:
             self._log_shares(trainer, pl_module)
-        self._log_pruning(trainer, pl_module)
+        self._log_pruning(trainer, pl_module, self._part(trainer))
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any) -> None:
         """Log the average over the passes of the step."""
