@@ -53,13 +53,6 @@ __all__ = ["ChannelPruning"]
 Model = TypeVar("Model", bound=nn.Module)
 
 
-class _Default(str):
-    """A default that can be told from the same string given by the user."""
-
-
-_RANDOM = _Default("random")
-
-
 class ChannelPruning(PruningHooks, InactiveHooks, ResumeHooks, SeveralPasses, TuningHooks, ResourceLog):
     """Makes a LightningModule's channels prunable and trains another subnet of it at each step.
 
@@ -111,6 +104,21 @@ class ChannelPruning(PruningHooks, InactiveHooks, ResumeHooks, SeveralPasses, Tu
             gradients are zero, but weight decay and momentum go on. ``False`` leaves them and their optimizer state as
             they are; it needs automatic optimization, and SGD, Adam, AdamW or an optimizer like these.
 
+        criterion: What a channel is worth, for a callback that prunes instead of drawing subnets: ``"l1"`` and others by
+            name, a dict with ``type`` and arguments, a criterion, or a function unit → scores. ``"l1"`` by default.
+        target: What may be left at the end of the pruning, by resource: a share of the whole net
+            (``{"flops": 0.5}``, ``"50%"``) or an amount (``{"params": "10M"}``).
+        schedule: How to go there: ``"one_shot"`` (the default), ``"linear"``, ``"cubic"``, ``"greedy"``, a dict with
+            ``type``, its arguments, ``start_step``, ``end_step`` and ``interval``, or a function progress → share of the
+            way. By default the first half of the training prunes, and the second half fine-tunes what is left.
+        pruning: More about what is pruned, as a dict: ``scope``, ``floor``, ``ignore``, ``normalizer``, ``regrow`` of
+            :class:`~lightning_channels.pruning.Pruner`.
+        recovery: How the pruned subnet recovers, as a dict: ``teacher``, the unpruned model as it was before the pruning
+            (``"frozen"``, the default with a ``distillation``) or with the weights of now (``"live"``), from which it
+            learns what ``distillation`` says besides its own loss; ``lr_rewind=True`` to let the learning-rate
+            schedulers begin anew when the pruning is finished; ``hold_back=False`` to let early stopping and checkpoints
+            of the best metric see models that aren't pruned yet.
+
     Raises:
         MisconfigurationException: If an argument isn't allowed; and from ``trainer.fit``, before the first step, if
             nothing can be pruned, if the model is sharded already, if it can't be traced, or if the sampler or
@@ -129,7 +137,7 @@ class ChannelPruning(PruningHooks, InactiveHooks, ResumeHooks, SeveralPasses, Tu
         self,
         mutator: ChannelMutator | Mapping[str, Any] | str | os.PathLike[str] | None = None,
         unit: str | type | Mapping[str, Any] | None = None,
-        sampler: SamplerLike = _RANDOM,
+        sampler: SamplerLike | None = None,
         choices: Mapping[str, int | float] | str | os.PathLike[str] | None = None,
         every_n_steps: int = 1,
         module: str | None = None,
@@ -179,14 +187,14 @@ class ChannelPruning(PruningHooks, InactiveHooks, ResumeHooks, SeveralPasses, Tu
         self._mutator: ChannelMutator | None = None
         self._shares: list[tuple[int, int]] = []
 
-    def _sampler_of(self, sampler: SamplerLike, choices: Any) -> Sampler:
+    def _sampler_of(self, sampler: SamplerLike | None, choices: Any) -> Sampler:
         if self._make_pruner is None:
-            return build_sampler("fixed" if choices is not None and isinstance(sampler, _Default) else sampler, choices)
-        if choices is not None or not isinstance(sampler, _Default):
-            given = "choices" if choices is not None else "a sampler"
+            default = "random" if choices is None else "fixed"
+            return build_sampler(default if sampler is None else sampler, choices)
+        if choices is not None or sampler is not None:
             raise ConfigError(
-                f"{given} and a target were both given: with a target the pruned subnet is trained, and nothing is "
-                "drawn. Leave out one of the two"
+                f"{'choices' if sampler is None else 'a sampler'} and a pruning were both given: where channels are "
+                "pruned by a criterion, the pruned subnet is trained, and nothing is drawn. Leave out one of the two"
             )
         return PrunedSubnet()
 
