@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from abc import ABC, abstractmethod
+from abc import ABC
 from collections.abc import Callable
 from typing import Any, ClassVar
 
@@ -19,13 +19,11 @@ from lightning_channels.callbacks._errors import as_misconfiguration
 from lightning_channels.callbacks._hold_back import HoldBack
 from lightning_channels.callbacks._recovery import Recovery
 from lightning_channels.callbacks._rewind import Rewind
-from lightning_channels.callbacks._run import RunHooks
+from lightning_channels.callbacks._sandwich import SeveralPasses
 from lightning_channels.callbacks._target import check_ranks_agree
 from lightning_channels.callbacks._taught import TaughtSteps
 from lightning_channels.callbacks._teacher import Frozen, Teacher, check_frozen, check_tensors, freeze
-from lightning_channels.distillation import Distillation
 from lightning_channels.errors import StructureError, check_keys
-from lightning_channels.mutators import ChannelMutator
 from lightning_channels.pruning import PruneEvent, Pruner
 from lightning_channels.samplers import Choices
 
@@ -48,18 +46,16 @@ class PrunedSubnet:
         return {}
 
 
-class PruningHooks(RunHooks, ABC):
+class PruningHooks(SeveralPasses, ABC):
     """Prunes between the steps of a training, and helps what is left to recover.
 
     Attributes:
         recovery: How it recovers.
-        distillation: What it learns from the unpruned model.
         log_resources: Whether it logs how far it is.
     """
 
     of_a_run: ClassVar[tuple[str, ...]] = ("_taught", "_rewind", "_held_back")
     recovery: Recovery
-    distillation: Distillation
     log_resources: bool
     _make_pruner: Callable[[], Pruner] | None = None
     _pruner: Pruner | None = None
@@ -69,11 +65,6 @@ class PruningHooks(RunHooks, ABC):
     _taught: TaughtSteps | None = None
     _rewind: Rewind | None = None
     _held_back: HoldBack | None = None
-
-    @property
-    @abstractmethod
-    def mutator(self) -> ChannelMutator:
-        """The mutator that steers the module."""
 
     @property
     def pruner(self) -> Pruner:
@@ -97,6 +88,11 @@ class PruningHooks(RunHooks, ABC):
     @property
     def _has_teacher(self) -> bool:
         return self._pruner is not None and self.recovery.teacher is not None
+
+    @property
+    def _watcher(self) -> str | None:
+        """A teacher, or whatever else does."""
+        return "a teacher" if self._has_teacher else super()._watcher
 
     # --- beginning ---------------------------------------------------------------------------------------------------
 

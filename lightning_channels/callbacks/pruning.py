@@ -103,21 +103,20 @@ class ChannelPruning(PruningHooks, InactiveHooks, ResumeHooks, SeveralPasses, Tu
         update_inactive: Let an optimizer step move channels that were inactive in all of its batches, too: their
             gradients are zero, but weight decay and momentum go on. ``False`` leaves them and their optimizer state as
             they are; it needs automatic optimization, and SGD, Adam, AdamW or an optimizer like these.
-
-        criterion: What a channel is worth, for a callback that prunes instead of drawing subnets: ``"l1"`` and others by
-            name, a dict with ``type`` and arguments, a criterion, or a function unit → scores. ``"l1"`` by default.
+        criterion: What a channel is worth, for a callback that prunes instead of drawing subnets: ``"l1"`` and others
+            by name, a dict with ``type`` and arguments, a criterion, or a function unit → scores. ``"l1"`` by default.
         target: What may be left at the end of the pruning, by resource: a share of the whole net
             (``{"flops": 0.5}``, ``"50%"``) or an amount (``{"params": "10M"}``).
         schedule: How to go there: ``"one_shot"`` (the default), ``"linear"``, ``"cubic"``, ``"greedy"``, a dict with
-            ``type``, its arguments, ``start_step``, ``end_step`` and ``interval``, or a function progress → share of the
-            way. By default the first half of the training prunes, and the second half fine-tunes what is left.
+            ``type``, its arguments, ``start_step``, ``end_step`` and ``interval``, or a function progress → share of
+            the way. By default the first half of the training prunes, and the second half fine-tunes what is left.
         pruning: More about what is pruned, as a dict: ``scope``, ``floor``, ``ignore``, ``normalizer``, ``regrow`` of
             :class:`~lightning_channels.pruning.Pruner`.
-        recovery: How the pruned subnet recovers, as a dict: ``teacher``, the unpruned model as it was before the pruning
-            (``"frozen"``, the default with a ``distillation``) or with the weights of now (``"live"``), from which it
-            learns what ``distillation`` says besides its own loss; ``lr_rewind=True`` to let the learning-rate
-            schedulers begin anew when the pruning is finished; ``hold_back=False`` to let early stopping and checkpoints
-            of the best metric see models that aren't pruned yet.
+        recovery: How the pruned subnet recovers, as a dict. ``teacher``: the unpruned model, from which it learns what
+            ``distillation`` says besides its own loss: as it was before the pruning (``"frozen"``, the default with a
+            ``distillation``), or with the weights of now (``"live"``). ``lr_rewind=True``: learning-rate schedulers
+            begin anew when the pruning is finished. ``hold_back=False``: early stopping and checkpoints of the best
+            metric don't wait until then.
 
     Raises:
         MisconfigurationException: If an argument isn't allowed; and from ``trainer.fit``, before the first step, if
@@ -245,7 +244,7 @@ class ChannelPruning(PruningHooks, InactiveHooks, ResumeHooks, SeveralPasses, Tu
                 "ModelParallelStrategy with a module that is prepared in configure_model before fully_shard"
             )
         if stage == "fit":
-            self._check_passes(pl_module, [callback.sampler for callback in StructureFiles.callbacks_of(trainer)])
+            self._check_steps(pl_module, StructureFiles.callbacks_of(trainer))
         StructureFiles.install(trainer)
         KeepDynamic.install(trainer)
         self._stand_in(trainer, pl_module)
@@ -289,7 +288,7 @@ class ChannelPruning(PruningHooks, InactiveHooks, ResumeHooks, SeveralPasses, Tu
         """Find a wrong choice before the run begins."""
         held = Held(mutator)
         try:
-            if isinstance(self.eval_choices, dict):
+            if isinstance(self.eval_choices, Mapping):
                 mutator.set_choices(self.eval_choices)
             for width in self.widths.values():
                 mutator.set_choices(choices_of(mutator, width))
@@ -316,6 +315,8 @@ class ChannelPruning(PruningHooks, InactiveHooks, ResumeHooks, SeveralPasses, Tu
         facts = {
             "units": [(unit.name, unit.num_channels) for unit in self.mutator.mutable_units],
             "choices": self._drawn(self.mutator, trainer.current_epoch, 0),
+            "kept": self.mutator.kept_channels(),
+            "order": [unit.order for unit in self.mutator.mutable_units],
             "every_n_steps": self.every_n_steps,
         }
         check_ranks_agree(trainer, self.state_key, facts)
@@ -370,7 +371,7 @@ class ChannelPruning(PruningHooks, InactiveHooks, ResumeHooks, SeveralPasses, Tu
             return None
         if self.eval_choices is None:
             return self._resting()
-        if isinstance(self.eval_choices, dict):
+        if isinstance(self.eval_choices, Mapping):
             return {**self.mutator.sample_choices("max"), **self.eval_choices}
         return self.mutator.sample_choices(self.eval_choices)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
@@ -20,21 +22,18 @@ from lightning_channels.criteria.tensors import KINDS, GroupTensor, Kind, group_
 from lightning_channels.errors import ConfigError
 from lightning_channels.units import MutableChannelUnit
 
-__all__ = ["Criterion", "CriterionFunction", "scores_of"]
+__all__ = ["Criterion", "CriterionFunction", "WeightCriterion", "scores_of"]
 
 CriterionFunction: TypeAlias = Callable[[MutableChannelUnit], Tensor]
 
 
-class Criterion:
-    """Scores a unit's channels by all tensors that hold them: the base of the criteria here, and of a user's own.
+class Criterion(ABC):
+    """Scores a unit's channels by the tensors that hold them.
 
     Channels that depend on each other go together, so that their importance is that of the group (Fang et al.,
-    "DepGraph: Towards Any Structural Pruning", CVPR 2023): each tensor of the unit is scored by :meth:`score`, the
-    scores of all are reduced to one for each channel, and these made comparable with other units'.
-
-    A criterion that collects something while the model trains has the methods ``start(model, units)``,
-    ``after_backward()``, ``reset()``, ``stop()``, ``state_dict()`` and ``load_state_dict(state)`` besides, and says by
-    ``ready`` whether it has collected anything; see :class:`CollectingCriterion`.
+    "DepGraph: Towards Any Structural Pruning", CVPR 2023): the scores that the unit's tensors give are reduced to one
+    for each channel, and these made comparable with other units'. Any callable from a unit to scores will do where one
+    is asked for.
 
     Args:
         reduction: Over the tensors: ``"sum"``, ``"mean"``, ``"max"``, ``"prod"`` or ``"first"`` (the weight that gives
@@ -48,6 +47,7 @@ class Criterion:
     """
 
     ready: bool = True
+    """Whether it has what it needs; False for one that collects, until it has collected something."""
 
     def __init__(
         self,
@@ -68,6 +68,7 @@ class Criterion:
         self.normalizer = normalizer
         self.tensors = tuple(tensors)
 
+    @abstractmethod
     def __call__(self, unit: MutableChannelUnit) -> Tensor:
         """The scores of a unit's channels.
 
@@ -81,16 +82,14 @@ class Criterion:
         Raises:
             ConfigError: If the unit has none of the tensors that count.
         """
-        rows = [self.score(tensor).to("cpu", torch.float64) for tensor in self.tensors_of(unit)]
-        return normalized(REDUCTIONS[self.reduction](torch.stack(rows)), self.normalizer)
 
-    def score(self, tensor: GroupTensor) -> Tensor:
-        """The scores that one tensor gives the channels, shape (num_channels,).
+    def combined(self, rows: Tensor) -> Tensor:
+        """The scores from those of the unit's tensors.
 
         Args:
-            tensor: Its ``rows()`` are what belongs to each channel.
+            rows: Shape (tensors, num_channels).
         """
-        raise TypeError(f"{type(self).__name__} must define score(tensor) or __call__(unit)")
+        return normalized(REDUCTIONS[self.reduction](rows), self.normalizer)
 
     def tensors_of(self, unit: MutableChannelUnit) -> list[GroupTensor]:
         """The unit's tensors that count.
@@ -107,10 +106,39 @@ class Criterion:
         return found
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in self._shown().items())})"
+        held = vars(self)
+        shown = [f"{name}={held[name]!r}" for name in inspect.signature(type(self)).parameters if name in held]
+        return f"{type(self).__name__}({', '.join(shown)})"
 
-    def _shown(self) -> dict[str, Any]:
-        return {name: value for name, value in vars(self).items() if not name.startswith("_")}
+
+class WeightCriterion(Criterion):
+    """A criterion that looks at the weights alone: a subclass says by :meth:`score` what each tensor of a unit gives.
+
+    Args:
+        reduction: See :class:`Criterion`, as the others.
+        normalizer: Of a unit's scores.
+        tensors: Which tensors count.
+
+    Example:
+        >>> from lightning_channels.registry import CRITERIA
+        >>> @CRITERIA.register("spread")
+        ... class SpreadCriterion(WeightCriterion):
+        ...     def score(self, tensor):
+        ...         return tensor.rows().std(1, correction=0)
+    """
+
+    def __call__(self, unit: MutableChannelUnit) -> Tensor:
+        """The scores of a unit's channels; see :class:`Criterion`."""
+        rows = [self.score(tensor).to("cpu", torch.float64) for tensor in self.tensors_of(unit)]
+        return self.combined(torch.stack(rows))
+
+    @abstractmethod
+    def score(self, tensor: GroupTensor) -> Tensor:
+        """The scores that one tensor gives the channels, shape (num_channels,).
+
+        Args:
+            tensor: Its ``rows()`` are what belongs to each channel.
+        """
 
 
 def scores_of(criterion: CriterionFunction, unit: MutableChannelUnit) -> Tensor:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from lightning_channels.criteria.base import Criterion
+from lightning_channels.criteria.base import WeightCriterion
 from lightning_channels.criteria.combining import Normalizer, Reduction
 from lightning_channels.criteria.tensors import GroupTensor, Kind
 from lightning_channels.registry import CRITERIA
@@ -15,7 +15,7 @@ __all__ = ["L1Criterion", "L2Criterion", "LampCriterion"]
 
 
 @CRITERIA.register("l1")
-class L1Criterion(Criterion):
+class L1Criterion(WeightCriterion):
     """The sum of the absolute weights of a channel.
 
     Li et al., "Pruning Filters for Efficient ConvNets", ICLR 2017, for the filter alone (``tensors=["outputs"]``).
@@ -27,7 +27,7 @@ class L1Criterion(Criterion):
 
 
 @CRITERIA.register("l2")
-class L2Criterion(Criterion):
+class L2Criterion(WeightCriterion):
     """The sum of the squared weights of a channel: the L2 norm squared, so that the tensors' add up to the group's.
 
     He et al., "Soft Filter Pruning for Accelerating Deep Convolutional Neural Networks", IJCAI 2018, for the filter;

@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from lightning_channels._hooks import drop_own_hooks
 from lightning_channels._modules import modules_of, named_tensors_of
 from lightning_channels.dynamic_ops import containers, is_dynamic, make_static
 from lightning_channels.dynamic_ops.convert import StaticMemo
@@ -102,6 +103,7 @@ def static_copy(
                 module.__dict__.pop(name, None)
             if is_dynamic(module):
                 make_static(module, cut, borrowed=state_of(module).candidates is None)
+    drop_own_hooks(modules_of(exported))
     forget(keepers(exported))
     if throwaway:
         for module in modules_of(model):

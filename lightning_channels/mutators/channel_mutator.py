@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal, cast
 
 import torch
@@ -44,8 +44,8 @@ class ChannelMutator:
 
     Args:
         channel_unit_cfg: A unit class, its registered name, or a dict with ``type``, ``default_args`` (arguments of
-            every unit) and ``units`` (name → ``init_args`` over these, and ``choice``; or the path of a YAML or
-            JSON file with them).
+            every unit) and ``units`` (name → ``init_args`` over these, ``choice``, ``kept`` and ``order``; or the path
+            of a YAML or JSON file with them).
         parse_cfg: How units are found: a dict with the ``type`` of a tracer and its arguments; ``{"type": "Config"}``
             for a template that holds channels, and ``{"type": "Predefined"}`` for a model that was written with dynamic
             ops and mutables. Neither of these two runs the model.
@@ -147,7 +147,8 @@ class ChannelMutator:
             record = found.prove(model, verify == "full") if verify and found.prove is not None else ProofRecord()
             self._units = found.units
             self._settle()
-            self.set_choices(self._template_choices(found.units))
+            given = self.unit_config.units
+            self._restore({unit.name: given[unit.name] for unit in found.units if unit.name in given})
             costs = found.costs()
         except BaseException:
             self._units = None
@@ -163,9 +164,17 @@ class ChannelMutator:
         self.proof_record, self._unruled, self._attentions = record, found.unruled, found.attentions
         model.__dict__[MUTATOR] = self
 
-    def _template_choices(self, units: list[MutableChannelUnit]) -> dict[str, int | float]:
-        given = self.unit_config.units
-        return {u.name: given[u.name]["choice"] for u in units if given.get(u.name, {}).get("choice") is not None}
+    def _restore(self, states: Mapping[str, Mapping[str, Any]]) -> None:
+        """Set what was written down of units: their choices, the channels that they keep, and in which order."""
+        known = self._named(states)
+        before = [(known[name], known[name].order) for name in states]
+        try:
+            chosen = {name: known[name].read_state(state) for name, state in states.items()}
+            self.set_choices({name: choice for name, choice in chosen.items() if choice is not None})
+        except BaseException:
+            for unit, order in before:
+                unit.order = order
+            raise
 
     def _settle(self) -> None:
         """Called once the units are known and proven, before choices are set; whatever it raises undoes all."""
@@ -246,11 +255,7 @@ class ChannelMutator:
         Raises:
             ChoiceError: If a name is unknown or a choice is not allowed.
         """
-        known = self.name2unit
-        for name in choices:
-            if name not in known:
-                hint = did_you_mean(name, known) or "."
-                raise ChoiceError(f"unknown unit {name!r}{hint} The model has {len(known)} units")
+        known = self._named(choices)
         return [(known[name], known[name].check_choice(choice)) for name, choice in choices.items()]
 
     def set_choices(self, choices: Mapping[str, Choice]) -> None:
@@ -263,12 +268,19 @@ class ChannelMutator:
         Raises:
             ChoiceError: If a name is unknown or a choice is not allowed; no width is changed then.
         """
-        self.check_choices(choices)
-        known = self.name2unit
+        units = self._named(choices)
         with batch_update():
             for name, choice in choices.items():
-                known[name].choose(choice)
+                units[name].choose(choice)
         self.widths_changed()
+
+    def _named(self, names: Iterable[str]) -> dict[str, MutableChannelUnit]:
+        known = self.name2unit
+        for name in names:
+            if name not in known:
+                hint = did_you_mean(name, known) or "."
+                raise ChoiceError(f"unknown unit {name!r}{hint} The model has {len(known)} units")
+        return known
 
     def kept_channels(self) -> dict[str, list[int]]:
         """The active channels of the mutable units that keep something else than their first ones."""
@@ -342,7 +354,8 @@ class ChannelMutator:
         """All that is needed to build this mutator again on a fresh model without tracing it, as plain data.
 
         Returns:
-            ``{version, template, choices, fingerprint}``; see :mod:`lightning_channels.mutators.structure`.
+            ``{version, template, choices, fingerprint, kept?, order?}``; see
+            :mod:`lightning_channels.mutators.structure`.
         """
         template = self.config_template(with_unit_init_args=True, with_channels=True)
         return structure.dump(template, self.costs.to_plain(), self.current_choices, self._fingerprint)
@@ -360,12 +373,12 @@ class ChannelMutator:
         return cast(ChannelMutator, mutator)
 
     def load_structure(self, data: Mapping[str, Any]) -> None:
-        """Set the choices of a structure after checking that its mutable units are those of this model.
+        """Set the choices and channels of a structure after checking that its mutable units are those of this model.
 
         Raises:
             StructureError: If a mutable unit differs; the message names the units. No width is changed then.
         """
-        self.set_choices(structure.check(data, self.mutable_units))
+        self._restore(structure.check(data, self.mutable_units))
 
     # --- the model ---------------------------------------------------------------------------------------------------
 

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = ["MutableChannelUnit"]
 
-_CONFIG_KEYS = ("init_args", "channels", "choice")
+_CONFIG_KEYS = ("init_args", "channels", "choice", "kept", "order")
 
 
 @UNITS.register()
@@ -115,8 +115,9 @@ class MutableChannelUnit(ChannelChoice):
 
         Args:
             model: Its modules are checked against the channels.
-            config: ``init_args``, ``channels`` with ``input_related`` and ``output_related``, and ``choice``, which
-                takes effect. ``num_channels`` of the init args can be left out where a channel has ``end``.
+            config: ``init_args``, ``channels`` with ``input_related`` and ``output_related``, and ``choice``, ``kept``
+                and ``order``, which take effect. ``num_channels`` of the init args can be left out where a channel has
+                ``end``.
 
         Raises:
             ConfigError: If a key is unknown or a value is not allowed.
@@ -140,8 +141,9 @@ class MutableChannelUnit(ChannelChoice):
         check_fits(model, unit.name, [*unit.channels, *unit.attributes])
         check_followers(model, unit.name, unit.attributes)
         unit._settle()
-        if config.get("choice") is not None:
-            unit.current_choice = config["choice"]
+        chosen = unit.read_state(config)
+        if chosen is not None:
+            unit.choose(chosen)
         return unit
 
     @classmethod
@@ -192,7 +194,7 @@ class MutableChannelUnit(ChannelChoice):
             with_channels: Whether to add ``channels``, with which :meth:`init_from_cfg` needs no tracer.
 
         Returns:
-            ``{init_args?, channels?, choice}``.
+            ``{init_args?, channels?, choice, kept?, order?}``, the last two only where they are needed.
         """
         template: dict[str, Any] = {}
         if with_init_args:
@@ -200,6 +202,9 @@ class MutableChannelUnit(ChannelChoice):
         if with_channels:
             template["channels"] = channels_template(self)
         template["choice"] = self.current_choice
+        for key, value in (("kept", self.kept), ("order", self.order)):
+            if value is not None:
+                template[key] = value
         return template
 
 

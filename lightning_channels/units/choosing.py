@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Callable, Sequence
-from typing import ClassVar, TypeAlias, TypeGuard, cast
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar, TypeAlias, TypeGuard, cast
 
 from torch import Tensor, nn
 
@@ -199,10 +199,8 @@ class ChannelChoice:
 
     @order.setter
     def order(self, order: Sequence[int] | None) -> None:
-        self._reorder(None if order is None else self._checked_order(order))
-
-    def _checked_order(self, order: object) -> Tensor:
-        return check_order(order, self.num_channels // self.groups, f"unit {self.name!r}")
+        inside = self.num_channels // self.groups
+        self._reorder(None if order is None else check_order(order, inside, f"unit {self.name!r}"))
 
     def _reorder(self, order: Tensor | None) -> None:
         self._order, self._leading = order, {}
@@ -224,6 +222,8 @@ class ChannelChoice:
     @property
     def kept(self) -> list[int] | None:
         """The active channels, where they aren't the first ones of a number that is allowed; None where they are."""
+        if not self.can_change:
+            return None
         number = self.mutable_channel.activated_channels
         selection = self.mutable_channel.selection
         try:
@@ -236,12 +236,31 @@ class ChannelChoice:
         kept: list[int] = self.mutable_channel.kept.tolist()
         return kept
 
-    def check_kept(self, kept: object, choice: object = None) -> None:
-        """Check channels that were written down, and that they are as many as the choice beside them says.
+    def read_state(self, state: Mapping[str, Any]) -> Choice | None:
+        """Take over the order that was written down, and say what there is to choose.
+
+        Args:
+            state: ``choice``, ``kept`` and ``order``, each of which may be missing.
+
+        Returns:
+            The channels to keep, else the choice; None where there is neither.
 
         Raises:
-            ChoiceError: If exactly these channels can't be kept.
+            ChoiceError: If one isn't allowed, or if not as many channels are kept as the choice says. The order is
+                then as it was.
         """
+        choice, kept, order = (state.get(key) for key in ("choice", "kept", "order"))
+        read = None if order is None else check_order(order, self.num_channels // self.groups, f"unit {self.name!r}")
+        if kept is not None:
+            self._check_kept(kept, choice)
+        elif choice is not None and is_listed(choice):
+            self.number_of(cast(Any, choice))  # refuses it: channels are written down as what is kept
+        self._reorder(read)
+        chosen: Choice | None = choice if kept is None else kept
+        return chosen
+
+    def _check_kept(self, kept: object, choice: object) -> None:
+        """Check channels that were written down, and that they are as many as the choice beside them says."""
         if not isinstance(kept, (list, tuple)) or not all(map(is_int, kept)):
             raise ChoiceError(f"the kept channels of unit {self.name!r} must be a list of integers, got {kept!r:.200}")
         number = self.check_choice(kept)

@@ -2,7 +2,6 @@
 
 import copy
 import warnings
-from functools import partial
 
 import lightning as L
 import pytest
@@ -12,19 +11,9 @@ from lightning.pytorch.callbacks import EMAWeightAveraging, LearningRateFinder, 
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch.nn import functional as F
 
-from lightning_channels import ChannelMutator, ChannelPruning, export_subnet
+from lightning_channels import ChannelPruning, export_subnet
 from tests.callbacks.nets import UNITS, Classifier, Watch, conv_net, loader, trainer
 from tests.callbacks.pruned import LINEAR, BySignedGradients, fit, kept, pruning, share
-
-CRITERION = pytest.mark.parametrize("criterion", ["l1", BySignedGradients], ids=["l1", "of gradients"])
-
-
-def by_l1(module):
-    """What has the largest weights, the first convolution's and the second's, among those of the net."""
-    return {
-        name: net.weight.abs().flatten(1).sum(1)
-        for name, net in zip(UNITS, (module.net[0], module.net[3]), strict=True)
-    }
 
 
 @pytest.mark.parametrize("schedule", ["one_shot", "linear", "cubic", "greedy", LINEAR, lambda progress: progress**2])
@@ -60,19 +49,11 @@ def test_one_shot_keeps_the_largest_weights(tmp_path):
     assert watch.train[0] == watch.train[-1]
 
 
-@CRITERION
+@pytest.mark.parametrize("criterion", ["l1", "taylor", "fisher"])
 def test_steps_are_those_of_an_optimizer(tmp_path, criterion):
     """With accumulation a subnet has all batches of a step."""
-    watch = fit(
-        tmp_path,
-        Classifier(),
-        loader(),
-        found := pruning(
-            criterion=criterion if isinstance(criterion, str) else criterion(),
-            schedule={"type": "linear", "end_step": 4},
-        ),
-        accumulate_grad_batches=2,
-    )
+    found = pruning(criterion=criterion, schedule={"type": "linear", "end_step": 4})
+    watch = fit(tmp_path, Classifier(), loader(), found, accumulate_grad_batches=2)
     assert share(found) <= 0.5
     assert all(a == b for a, b in zip(watch.train[::2], watch.train[1::2], strict=True))
     assert watch.train[7] != watch.train[8] == watch.train[-1]
@@ -103,7 +84,7 @@ def test_it_logs_how_far_it_is(tmp_path):
 
 
 def test_what_is_evaluated_and_left_is_the_pruned_subnet(tmp_path):
-    module, found = Classifier(), pruning(validate=["max", 0.5], recalibrate=2)
+    module, found = Classifier(), pruning(validate=["max", 0.5])
     watch = fit(tmp_path, module, loader(), found, val_dataloaders=loader(False))
     run = watch.trainer
     assert {name for name in run.callback_metrics if name.startswith("val_loss")} == {
@@ -117,9 +98,9 @@ def test_what_is_evaluated_and_left_is_the_pruned_subnet(tmp_path):
     run.predict(module, loader(False))
     assert all(now == last for _, now in watch.evaluated)
     assert kept(found) == last
-    plain = export_subnet(module.net)
-    losses = [F.cross_entropy(plain.eval()(x), y) for x, y in loader(False)]
-    assert tested["val_loss"] != pytest.approx(float(torch.stack(losses).mean()), abs=1e-4)  # with other statistics
+    plain = export_subnet(module.net).eval()
+    losses = [F.cross_entropy(plain(x), y) for x, y in loader(False)]
+    assert tested["val_loss"] == pytest.approx(float(torch.stack(losses).mean()))
 
 
 def test_checkpoints_are_of_the_pruned_subnet(tmp_path):
@@ -137,12 +118,9 @@ def test_checkpoints_are_of_the_pruned_subnet(tmp_path):
     beside = yaml.safe_load((tmp_path / "x.structure.yaml").read_text())
     assert set(beside) == {"version", "template", "choices", "fingerprint", "kept"}
     for source in (path, tmp_path / "x.structure.yaml"):
-        rebuilt = ChannelPruning(mutator=source, choices=None, sampler="max")
-        trainer(tmp_path, rebuilt, max_steps=1).fit(Classifier(), loader())
-        held = ChannelMutator.from_structure({key: value for key, value in found.structure().items()})
-        held.prepare_from_supernet(net := Classifier())
-        assert [unit.mutable_channel.kept.tolist() for unit in held.mutable_units] == list(kept(found).values())
-        assert net is not None
+        rebuilt = ChannelPruning(mutator=source, choices={})
+        trainer(tmp_path, rebuilt).validate(again := Classifier(), loader(False))
+        assert kept(rebuilt) == kept(found)
 
 
 def test_a_second_fit_goes_on_with_the_pruned_subnet(tmp_path):
@@ -160,7 +138,9 @@ def test_a_second_fit_goes_on_with_the_pruned_subnet(tmp_path):
 
 def test_an_interrupted_fit_is_taken_up_again(tmp_path):
     module, found = Classifier(), pruning(schedule=LINEAR)
-    fit(tmp_path, module, loader(), found, max_steps=5, max_epochs=-1)
+    module.on_train_batch_end = lambda *args: setattr(module.trainer, "should_stop", module.trainer.global_step >= 5)
+    fit(tmp_path, module, loader(), found, min_steps=5)
+    del module.on_train_batch_end
     assert not found.pruner.finished
     assert share(found) < 1
     width = share(found)
@@ -213,18 +193,19 @@ def test_manual_optimization(tmp_path):
         fit(tmp_path, Manual(), loader(), pruning())
     fit(tmp_path, Manual(), loader(), found := pruning(criterion=BySignedGradients(), schedule=LINEAR))
     assert share(found) <= 0.5
-    with pytest.raises(MisconfigurationException, match="teacher.*needs automatic optimization"):
+    with pytest.raises(MisconfigurationException, match=r"teacher.*needs automatic optimization"):
         fit(tmp_path, Manual(), loader(), pruning(schedule=LINEAR, recovery={"teacher": "live"}))
 
 
 def test_inactive_channels_may_be_left_as_they_are(tmp_path):
     module, found = Classifier(), pruning(schedule="one_shot", update_inactive=False)
-    before = module.net[3].weight.detach().clone()
+    before = module.net[3].weight.detach().clone()  # of all channels: nothing is pruned yet
     fit(tmp_path, module, loader(), found)
     first, second = kept(found).values()
     dropped = [channel for channel in range(12) if channel not in second]
-    assert torch.equal(module.net[3].weight[dropped], before[dropped])
-    assert not torch.equal(module.net[3].weight[second][:, first], before[second][:, first])
+    after = module.state_dict()["net.3.weight"]
+    assert torch.equal(after[dropped], before[dropped])
+    assert not torch.equal(after[second][:, first], before[second][:, first])
 
 
 def test_best_checkpoints_hold_the_state(tmp_path):
@@ -243,15 +224,11 @@ def test_nothing_is_warned(tmp_path):
         fit(tmp_path, Classifier(), loader(), pruning(distillation={}))
 
 
-bad = partial(pytest.param)
-
-
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         ({"sampler": "random"}, r"a sampler and a pruning were both given.*Leave out one"),
         ({"choices": {"a": 1}}, r"choices and a pruning were both given"),
-        ({"target": {"flop": 0.5}}, r"did you mean 'flops'"),
         ({"target": {"flops": 0}}, r"flops"),
         ({"criterion": "l3"}, r"unknown criterion 'l3'; did you mean 'l"),
         ({"schedule": "lineal"}, r"unknown schedule 'lineal'; did you mean 'linear'"),
