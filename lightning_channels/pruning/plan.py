@@ -78,7 +78,7 @@ class Plan:
                 numbers[at] = min(now, bound.at(begin[bound.unit.name], share))
         moving = [at for at, bound in enumerate(self.bounds) if bound.moves]
         if moving and limits.amounts:
-            ladders = [self._ladder(at, ranked, begin) for at in moving]
+            ladders = [self._ladder(at, int(numbers[at]), ranked, begin) for at in moving]
             ladders = [ladder.spread() for ladder in ladders] if self._spread else ladders
             last = share >= 1
             end = None if last or self._regrow else self._shares(numbers, moving, self.limits)
@@ -104,7 +104,7 @@ class Plan:
             assert per is not None
             return self.resources.measure(_placed(numbers, moving, tried))[per]
 
-        ladders = [self._ladder(at, ranked, begin, down=True) for at in moving]
+        ladders = [self._ladder(at, int(numbers[at]), ranked, begin, down=True) for at in moving]
         shares = self._shares(numbers, moving, self.limits)
         numbers[moving] = greedy(ladders, shares, None if per is None else cost, steps)
         self._keep(ranked, numbers)
@@ -112,8 +112,10 @@ class Plan:
     def _ranked(self, scores: Mapping[str, Tensor]) -> dict[str, Ranked]:
         return {unit.name: rank(unit, scores[unit.name], self._regrow) for unit in self.scored}
 
-    def _ladder(self, at: int, ranked: Mapping[str, Ranked], begin: Mapping[str, int], down: bool = False) -> Ladder:
-        bound, now = self.bounds[at], int(self.resources.current[at])
+    def _ladder(
+        self, at: int, now: int, ranked: Mapping[str, Ranked], begin: Mapping[str, int], down: bool = False
+    ) -> Ladder:
+        bound = self.bounds[at]
         own = ranked[bound.unit.name]
         most = begin[bound.unit.name] if self._regrow and not down else now
         numbers = bound.up_to(bound.lowest(most), most)

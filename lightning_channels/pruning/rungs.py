@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-__all__ = ["NEAR", "Ladder", "Rungs", "Shares"]
+__all__ = ["NEAR", "Ladder", "Rungs", "Shares", "load_of"]
 
 # numbers (choices, units) → what of its limit each resource takes up (choices, resources)
 Shares: TypeAlias = Callable[[Tensor], Tensor]
@@ -31,6 +31,14 @@ class Ladder:
     numbers: Tensor
     scores: Tensor
     groups: int = 1
+
+    def up_to(self, most: int) -> Ladder:
+        """The same without the numbers above one of them."""
+        return Ladder(self.numbers[self.numbers <= most], self.scores[: most // self.groups], self.groups)
+
+    def down_to(self, least: int) -> Ladder:
+        """The same without the numbers below one of them."""
+        return Ladder(self.numbers[self.numbers >= least], self.scores, self.groups)
 
     def spread(self) -> Ladder:
         """The same with its rows' relative ranks for scores, by which all units are narrowed alike."""
@@ -72,10 +80,6 @@ class Rungs:
         """What choices (…, units) keep of all scores."""
         return self._worth[self._units, at].sum(-1)
 
-    def gained(self, units: Tensor, at: Tensor) -> Tensor:
-        """Mean score of the channels that the next rung would add."""
-        return self.steps[units, at + 1] / (self.numbers[units, at + 1] - self.numbers[units, at])
-
     def lost(self, units: Tensor, at: Tensor) -> Tensor:
         """Sum of the scores of the channels that the next rung down drops."""
         return self.steps[units, at]
@@ -87,6 +91,11 @@ class Rungs:
     def load(self, at: Tensor, shares: Shares) -> float:
         """The fullest limit's share of one choice."""
         return float(self.loads(at[None], shares))
+
+
+def load_of(numbers: Tensor, shares: Shares) -> float:
+    """The fullest limit's share of one choice."""
+    return float(shares(numbers[None]).max())
 
 
 def _steps(ladder: Ladder, scores: Tensor) -> Tensor:
