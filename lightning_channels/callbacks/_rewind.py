@@ -27,7 +27,7 @@ class Rewind:
         trainer: Has made its optimizers and schedulers, and has loaded no state into them yet.
 
     Raises:
-        ConfigError: If there is no scheduler, or one that can't be set back.
+        ConfigError: If there is no scheduler, or one that will be exchanged for another.
     """
 
     def __init__(self, trainer: Trainer) -> None:
@@ -50,19 +50,11 @@ def _scheduled(group: dict[str, Any]) -> dict[str, Any]:
 
 
 def _check(trainer: Trainer) -> None:
-    configs = trainer.lr_scheduler_configs
-    if not configs:
+    if not trainer.lr_scheduler_configs:
         raise ConfigError(
             "recovery: lr_rewind=True sets learning-rate schedulers back to their start, and configure_optimizers "
             "returns none; return one, or leave lr_rewind out"
         )
-    for config in configs:
-        missing = [name for name in ("state_dict", "load_state_dict") if not hasattr(config.scheduler, name)]
-        if missing:
-            raise ConfigError(
-                f"recovery: lr_rewind=True can't set a {type(config.scheduler).__name__} back, which has no "
-                f"{missing[0]}; give it one, or leave lr_rewind out"
-            )
     callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]
     if any(is_lightnings(callback, "StochasticWeightAveraging") for callback in callbacks):
         raise ConfigError(
