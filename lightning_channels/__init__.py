@@ -58,8 +58,10 @@ _MODULES = {
     "tracing": ("BackwardTracer", "ForwardTracer", "ImageClassifierPseudoLoss", "ModuleGraph", "SumPseudoLoss"),
     "units": (
         "Channel",
+        "L1MutableChannelUnit",
         "MutableChannelUnit",
         "OneShotMutableChannelUnit",
+        "RankedMutableChannelUnit",
         "SequentialMutableChannelUnit",
         "SlimmableChannelUnit",
     ),
@@ -151,8 +153,10 @@ if TYPE_CHECKING:  # what type checkers and editors see
     )
     from lightning_channels.units import (
         Channel,
+        L1MutableChannelUnit,
         MutableChannelUnit,
         OneShotMutableChannelUnit,
+        RankedMutableChannelUnit,
         SequentialMutableChannelUnit,
         SlimmableChannelUnit,
     )

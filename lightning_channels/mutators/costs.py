@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from lightning_channels._plain import is_int
+from lightning_channels._plain import is_int, is_number
 from lightning_channels.errors import ConfigError, check_keys, did_you_mean
 from lightning_channels.tracing import ModuleGraph
 from lightning_channels.tracing.costs import Cost, activations, macs
@@ -27,7 +27,7 @@ from lightning_channels.units import MutableChannelUnit
 
 __all__ = ["Costs", "Products"]
 
-Products = dict[str, list[list[int]]]
+Products = dict[str, list[list[float]]]
 """Module → products ``[factor, size, …]``, whose sum is what it costs."""
 
 _KEYS = ("units", "sizes", "macs", "activations")
@@ -46,7 +46,7 @@ class Costs:
     """
 
     units: list[str] = field(default_factory=list)
-    sizes: list[list[list[int]]] = field(default_factory=list)
+    sizes: list[list[list[float]]] = field(default_factory=list)
     macs: Products = field(default_factory=dict)
     activations: Products = field(default_factory=dict)
 
@@ -55,7 +55,7 @@ class Costs:
         widths = {unit.name: unit.num_channels // unit.groups for unit in units}
         full = [widths[name] for name in self.units]
         sizes = [sum(_product(full, *entry) for entry in size) for size in self.sizes]
-        return {module: sum(_product(sizes, *entry) for entry in own) for module, own in self.macs.items()}
+        return {module: round(sum(_product(sizes, *entry) for entry in own)) for module, own in self.macs.items()}
 
     def to_plain(self) -> dict[str, Any]:
         """As plain data; empty if nothing was recorded."""
@@ -118,7 +118,7 @@ class _Writer:
         self._place = {number: place for place, number in enumerate(mutable)}
         self._costs = Costs([units[number].name for number in mutable])
         self._known: dict[Form, int] = {}
-        self._written: dict[Form, tuple[int, int | None]] = {}
+        self._written: dict[Form, tuple[float, int | None]] = {}
 
     def write(self) -> Costs:
         self._costs.macs = self._products(macs)
@@ -127,9 +127,10 @@ class _Writer:
         return self._costs
 
     def _products(self, costs: Callable[[Any], Iterable[Cost]]) -> Products:
-        found: dict[str, dict[tuple[int, ...], int]] = {}
+        found: dict[str, dict[tuple[int, ...], float]] = {}
         for cost in costs(self._graph.program):
-            times, sizes = cost.times, []
+            times: float = cost.times
+            sizes: list[int] = []
             for ref, dim in cost.dims:
                 factor, size = self._size(self._forms.of(self._graph.walk, ref, dim))
                 times *= factor
@@ -141,30 +142,31 @@ class _Writer:
                 own[key] = own.get(key, 0) + times
         return {module: [[times, *sizes] for sizes, times in own.items()] for module, own in found.items() if own}
 
-    def _size(self, form: Form) -> tuple[int, int | None]:
+    def _size(self, form: Form) -> tuple[float, int | None]:
         """A constant factor of a form, and the number of the size that is left, if it isn't 1."""
         if form not in self._written:
             self._written[form] = self._write(form)
         return self._written[form]
 
-    def _write(self, form: Form) -> tuple[int, int | None]:
-        total: dict[tuple[int, ...], int] = {}
-        for factor, *groups in form:
+    def _write(self, form: Form) -> tuple[float, int | None]:
+        total: dict[tuple[int, ...], float] = {}
+        for factor, groups in form:
             key = tuple(self._place[g] for g in groups if g in self._place)
             fixed = math.prod(self._forms.widths[g] for g in groups if g not in self._place)
             total[key] = total.get(key, 0) + factor * fixed
-        common = math.gcd(*total.values())
         if total.keys() == {()}:
-            return common, None
-        rest = tuple((factor // common, *who) for who, factor in sorted(total.items()))
+            return total[()], None
+        factors = [factor for factor in total.values() if is_int(factor)]
+        common = math.gcd(*factors) if len(factors) == len(total) else 1
+        rest = tuple((factor if common == 1 else factor // common, who) for who, factor in sorted(total.items()))
         number = self._known.setdefault(rest, len(self._known))
         if number == len(self._costs.sizes):
-            self._costs.sizes.append([list(entry) for entry in rest])
+            self._costs.sizes.append([[factor, *who] for factor, who in rest])
         return common, number
 
 
-def _product(values: Sequence[int], factor: int, *places: int) -> int:
-    return factor * math.prod(values[place] for place in places)
+def _product(values: Sequence[float], factor: float, *places: float) -> float:
+    return factor * math.prod(values[int(place)] for place in places)
 
 
 def _is_sum(value: Any, places: int) -> bool:
@@ -172,8 +174,8 @@ def _is_sum(value: Any, places: int) -> bool:
     return isinstance(value, list) and all(
         isinstance(entry, list)
         and len(entry) > 0
-        and all(map(is_int, entry))
+        and is_number(entry[0])
         and 0 <= entry[0] < _MOST
-        and all(0 <= place < places for place in entry[1:])
+        and all(is_int(place) and 0 <= place < places for place in entry[1:])
         for entry in value
     )

@@ -19,8 +19,7 @@ def allocate(ladders: Sequence[Ladder], shares: Shares, end: Shares | None = Non
 
     All units' rows are ranked together, and the lowest go, as few as bring every resource within its limit; each unit
     keeps the allowed number nearest to what is left of it. Where the last row to go saves so much that more than 1 % of
-    the limit stays unused, its unit keeps that width and the others' rows come back. It is a pure function, and does the
-    same on every machine that measures the same.
+    the limit stays unused, its unit keeps that width and the others' rows come back. A pure function of its arguments.
 
     Args:
         ladders: What each unit may be, in the order of the columns of ``shares``.
@@ -54,13 +53,15 @@ def _height(numbers: Tensor, shares: Shares) -> float:
 
 
 def _capped(ladders: Sequence[Ladder], shares: Shares) -> Tensor:
-    """Units whose step overshoots the limit make it, and the rows of the others come back, as many as fit."""
+    """Units whose step overshoots a limit make it, and the rows of the others come back, as many as fit."""
     ladders = list(ladders)
+    single = shares(torch.stack([ladder.numbers[0] for ladder in ladders])[None]).shape[-1] == 1
     while True:
         order = DropOrder(ladders)
         rows = order.fewest(shares)
         numbers = order.after(rows)
-        if not rows or load_of(numbers, shares) >= NEAR:
+        # of several limits one may be used up by units that the others have nothing to do with
+        if not rows or (single and load_of(numbers, shares) >= NEAR):
             return numbers
         unit = order.owner(rows - 1)
         ladders[unit] = ladders[unit].up_to(int(numbers[unit]))

@@ -29,16 +29,18 @@ def greedy(
         steps: How many steps are taken; None for as many as bring every resource within its limit.
 
     Returns:
-        Numbers of channels, int64, shape (units,). Where a step would go more than 1 % below the
-        limit, the nearest choice to it is taken.
+        Numbers of channels, int64, shape (units,). Where the last step would go more than 1 %
+        below the limit, the nearest choice that comes after the others is taken in its place.
     """
     rungs = Rungs(ladders)
-    at = rungs.last.clone()
+    at = before = rungs.last
     taken = 0
     while rungs.load(at, shares) > 1 and (steps is None or taken < steps) and bool((at > 0).any()):
+        before, at = at, at.clone()
         at[_least_worthy(rungs, at, cost)] -= 1
         taken += 1
     if taken and rungs.load(at, shares) < NEAR:
+        rungs.last = before
         at = nearest(rungs, at, shares)
     return rungs.numbers_at(at)
 

@@ -2,5 +2,6 @@
 
 from lightning_channels.resources.counting import ResourceCounter, count_resources
 from lightning_channels.resources.model import Resources
+from lightning_channels.resources.tables import ResourceTable
 
-__all__ = ["ResourceCounter", "Resources", "count_resources"]
+__all__ = ["ResourceCounter", "ResourceTable", "Resources", "count_resources"]

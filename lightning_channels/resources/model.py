@@ -7,12 +7,16 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
+from lightning_channels._modules import named_modules_of
 from lightning_channels.errors import ConfigError, did_you_mean
 from lightning_channels.mutators import ChannelMutator
 from lightning_channels.resources.parameters import Parameters
 from lightning_channels.resources.sums import Sums
+from lightning_channels.resources.tables import ResourceTable
 
 __all__ = ["Resources"]
+
+_Products = Sequence[Sequence[float]]
 
 
 class Resources:
@@ -47,25 +51,12 @@ class Resources:
     def __init__(self, mutator: ChannelMutator) -> None:
         self._mutator = mutator
         units = mutator.mutable_units
-        costs, parameters = mutator.costs, Parameters(mutator.model, units)
         self.units = [unit.name for unit in units]
         self.full = torch.tensor([unit.num_channels for unit in units], dtype=torch.long)
         self._groups = torch.tensor([unit.groups for unit in units], dtype=torch.long)
-        place = {name: number for number, name in enumerate(self.units)}
-        mapped: list[Sequence[Sequence[float]]] = [
-            [[factor, *(place[costs.units[unit]] for unit in own)] for factor, *own in size] for size in costs.sizes
-        ]
-        moved = len(mapped)
-        sums: dict[str, Sequence[Sequence[float]]] = {}
-        if costs.macs:
-            macs = [entry for own in costs.macs.values() for entry in own]
-            sums |= {"macs": macs, "flops": [[2 * factor, *sizes] for factor, *sizes in macs]}
-        sums["params"] = [
-            [factor, *(int(s) + moved for s in sizes)] for own in parameters.products.values() for factor, *sizes in own
-        ]
-        if costs.activations:
-            sums["activations"] = [entry for own in costs.activations.values() for entry in own]
-        self._sums = Sums([*mapped, *parameters.sizes], sums, len(units))
+        self._sizes, self._products = _products(mutator)
+        sums = {name: [entry for own in modules.values() for entry in own] for name, modules in self._products.items()}
+        self._sums = Sums(self._sizes, sums, len(units))
         self.names = self._sums.names
         self.totals = {name: float(value) for name, value in self.measure(self.full).items()}
 
@@ -92,7 +83,7 @@ class Resources:
                 f"numbers must have the shape ({len(self.units)},) or (n, {len(self.units)}), one column for each "
                 f"mutable unit, got {tuple(numbers.shape)}"
             )
-        rows = numbers.cpu().reshape(-1, len(self.units)) / self._groups
+        rows = (numbers if numbers.dim() == 2 else numbers[None]).cpu() / self._groups
         return {name: value.reshape(numbers.shape[:-1]) for name, value in self._sums.at(rows).items()}
 
     def count(self, choices: Mapping[str, int | float] | None = None) -> dict[str, int]:
@@ -105,11 +96,48 @@ class Resources:
         Raises:
             ChoiceError: If a name is unknown or a choice is not allowed.
         """
+        return _whole(self.measure(self.numbers(choices)))
+
+    def numbers(self, choices: Mapping[str, int | float] | None = None) -> Tensor:
+        """Active channels of each unit at a choice, int64, shape (units,): what :meth:`measure` takes.
+
+        Args:
+            choices: Unit name → choice; units that are not named keep what they keep now.
+
+        Raises:
+            ChoiceError: If a name is unknown or a choice is not allowed.
+        """
         numbers = self.current
         for unit, number in self._mutator.check_choices(choices or {}):
             if unit.is_mutable:
                 numbers[self.units.index(unit.name)] = number
-        return {name: round(float(value)) for name, value in self.measure(numbers).items()}
+        return numbers
+
+    def table(self, choices: Mapping[str, int | float] | None = None) -> ResourceTable:
+        """What one choice costs by module and by unit.
+
+        Args:
+            choices: As :meth:`count` takes them.
+
+        Raises:
+            ChoiceError: If a name is unknown or a choice is not allowed.
+        """
+        numbers = self.numbers(choices)
+        modules: dict[str, dict[str, int]] = {}
+        for name, products in self._products.items():
+            sums = Sums(self._sizes, products, len(self.units))
+            for module, value in sums.at(numbers[None] / self._groups).items():
+                modules.setdefault(module, {})[name] = round(float(value))
+        without = numbers.repeat(len(numbers), 1).fill_diagonal_(0)
+        now, gone = self.measure(numbers), self.measure(without)
+        units = {
+            unit: {name: round(float(now[name] - gone[name][place])) for name in self._products}
+            for place, unit in enumerate(self.units)
+        }
+        channels = dict(zip(self.units, zip(numbers.tolist(), self.full.tolist(), strict=True), strict=True))
+        order = {name: number for number, (name, _) in enumerate(named_modules_of(self._mutator.model))}
+        ordered = {name: modules[name] for name in sorted(modules, key=lambda name: order.get(name, len(order)))}
+        return ResourceTable(_whole(now), _whole(self.measure(self.full)), ordered, units, channels)
 
     def marginal(self, numbers: Tensor, name: str) -> Tensor:
         """What one channel less of each unit would save.
@@ -133,3 +161,31 @@ class Resources:
         less = numbers.cpu() - torch.diag(self._groups)
         rows = self.measure(torch.cat([numbers.cpu()[None], less]))[name]
         return ((rows[0] - rows[1:]) / self._groups).clamp_min(0)
+
+
+def _whole(values: Mapping[str, Tensor]) -> dict[str, int]:
+    return {name: round(float(value)) for name, value in values.items()}
+
+
+def _products(mutator: ChannelMutator) -> tuple[list[_Products], dict[str, Mapping[str, _Products]]]:
+    """The sizes of a model's dims, and name → module → products of them."""
+    units, costs = mutator.mutable_units, mutator.costs
+    parameters = Parameters(mutator.model, units)
+    place = {unit.name: number for number, unit in enumerate(units)}
+    places = [place[name] for name in costs.units]
+    sizes: list[_Products] = [
+        [[factor, *(places[int(u)] for u in own)] for factor, *own in size] for size in costs.sizes
+    ]
+    found: dict[str, Mapping[str, _Products]] = {}
+    if costs.macs:
+        found["macs"] = costs.macs
+        found["flops"] = {
+            module: [[2 * factor, *own] for factor, *own in products] for module, products in costs.macs.items()
+        }
+    found["params"] = {
+        module: [[factor, *(place + len(sizes) for place in own)] for factor, *own in products]
+        for module, products in parameters.products.items()
+    }
+    if costs.activations:
+        found["activations"] = costs.activations
+    return [*sizes, *parameters.sizes], found

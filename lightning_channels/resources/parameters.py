@@ -12,7 +12,7 @@ from lightning_channels._modules import named_modules_of
 from lightning_channels.dynamic_ops import candidate_parameters, containers, is_dynamic
 from lightning_channels.dynamic_ops.spec import spec_of
 from lightning_channels.mutables import DerivedMutableChannel, MutableChannelContainer
-from lightning_channels.tracing.forms import Form, count_form
+from lightning_channels.tracing.forms import Form, count_form, owners_of
 from lightning_channels.units import MutableChannelUnit
 
 __all__ = ["Parameters"]
@@ -26,16 +26,16 @@ class Parameters:
         units: Its mutable units.
 
     Attributes:
-        sizes: Each a sum of products ``(factor, unit, …)``.
-        products: Module → products ``(factor, size, …)``; a parameter that is shared counts where it comes first.
+        sizes: Each a sum of products ``[factor, unit, …]``.
+        products: Module → products ``[factor, size, …]``; a parameter that is shared counts where it comes first.
     """
 
     def __init__(self, model: nn.Module, units: Sequence[MutableChannelUnit]) -> None:
-        self.sizes: list[Form] = []
-        self.products: dict[str, list[tuple[float, ...]]] = {}
+        self.sizes: list[list[list[float]]] = []
+        self.products: dict[str, list[list[float]]] = {}
         self._known: dict[Form, int] = {}
         self._widths = [unit.num_channels // unit.groups for unit in units]
-        self._owners = [number for number, width in enumerate(self._widths) for _ in range(width)]
+        self._owners = owners_of(self._widths)
         self._unit = {id(unit.mutable_channel.root): number for number, unit in enumerate(units)}
         self._first = [sum(self._widths[:number]) for number in range(len(units))]
         seen = candidate_parameters(model)  # of a norm's candidates one is in use: what its own parameters count for
@@ -44,7 +44,7 @@ class Parameters:
             if found:
                 self.products[name] = found
 
-    def _of_module(self, module: nn.Module, seen: set[int]) -> Iterator[tuple[float, ...]]:
+    def _of_module(self, module: nn.Module, seen: set[int]) -> Iterator[list[float]]:
         own = containers(module) if is_dynamic(module) else {}
         spec = spec_of(module)
         for name, parameter in module._parameters.items():
@@ -57,7 +57,7 @@ class Parameters:
             else:
                 sides = [own[key] for dim, key in enumerate(keys) if key in own and parameter.shape[dim] > 1]
             factor = parameter.numel() / math.prod(side.num_channels for side in sides)  # with groups a fraction
-            yield factor, *(self._size(side) for side in sides)
+            yield [factor, *(self._size(side) for side in sides)]
 
     def _size(self, side: MutableChannelContainer) -> int:
         columns = []
@@ -74,5 +74,5 @@ class Parameters:
         form = count_form(columns, side.num_channels, self._owners, self._widths)
         if form not in self._known:
             self._known[form] = len(self.sizes)
-            self.sizes.append(form)
+            self.sizes.append([[factor, *units] for factor, units in form])
         return self._known[form]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 
 import torch
@@ -63,7 +62,8 @@ def _key(places: Sequence[float]) -> tuple[int, ...]:
 def _places(products: Mapping[tuple[int, ...], int], one: int) -> Tensor:
     """Where the factors of each product are, shape (longest, products); ``one`` where a product has no more."""
     longest = max(map(len, products), default=0)
-    return torch.tensor([[*places, *[one] * (longest - len(places))] for places in products], dtype=torch.long).t()
+    padded = [[*places, *[one] * (longest - len(places))] for places in products]
+    return torch.tensor(padded, dtype=torch.long).reshape(len(products), longest).t()
 
 
 def _factors(sums: Sequence[Sequence[Sequence[float]]], products: Mapping[tuple[int, ...], int]) -> Tensor:
@@ -77,7 +77,7 @@ def _factors(sums: Sequence[Sequence[Sequence[float]]], products: Mapping[tuple[
 def _multiplied(values: Tensor, places: Tensor) -> Tensor:
     """Products of values, shape (n, products)."""
     if not places.numel():  # no products, or nothing in them but factors
-        return torch.ones(len(values), math.prod(places.shape[1:]), dtype=torch.float64)
+        return torch.ones(len(values), places.shape[1], dtype=torch.float64)
     extended = torch.cat([values, torch.ones(len(values), 1, dtype=torch.float64)], 1)
     result = extended[:, places[0]]
     for row in places[1:]:

@@ -71,16 +71,6 @@ def _linear(program: Program, op: Op) -> _Products:
     yield *_all(program, x), (weight.id, 0)
 
 
-@_costs("mv", "dot", "vdot")
-def _with_vector(program: Program, op: Op) -> _Products:
-    yield _all(program, op.args[0])
-
-
-@_costs("addmv")
-def _with_vector_and_sum(program: Program, op: Op) -> _Products:
-    yield _all(program, op.args[1])
-
-
 @_costs("convolution")
 def _convolution(program: Program, op: Op) -> _Products:
     """Each place of the result (of the operand, if transposed) meets the whole kernel."""
@@ -98,7 +88,7 @@ def _attention(program: Program, op: Op) -> _Products:
 
 
 def macs(program: Program) -> Iterator[Cost]:
-    """The multiply-accumulates of each contraction, for the batch of the example."""
+    """The multiply-accumulates of each contraction, for the batch of the example: of what torch's counter counts."""
     for op in program.ops:
         if op.name in _TABLE:
             for dims in _TABLE[op.name](program, op):

@@ -16,49 +16,53 @@ if TYPE_CHECKING:
     from lightning_channels.tracing.graph import ModuleGraph
     from lightning_channels.tracing.walk import Walk
 
-__all__ = ["Form", "Forms", "count_form"]
+__all__ = ["Form", "Forms", "count_form", "owners_of"]
 
-Form = tuple[tuple[int, ...], ...]
-"""A sum of products ``(factor, group, …)``: ``((3,), (2, 5))`` is 3 + 2 n₅, where group 5 keeps n₅ channels in each of
+Form = tuple[tuple[float, tuple[int, ...]], ...]
+"""A sum of products (factor, groups): ``((3, ()), (2, (5,)))`` is 3 + 2 n₅, where group 5 keeps n₅ channels in each of
 its tiles."""
 
 
-def count_form(columns: Sequence[Tensor], size: int, owners: Sequence[int], widths: Sequence[int]) -> Form:
+def count_form(columns: Sequence[Tensor], size: int, owners: Tensor, widths: Sequence[int]) -> Form:
     """How many indices are left, where channels decide about each.
+
+    Nearly always each of a group's channels decides about as many of them. Where not, as in a copy that lacks the last
+    channel, the size follows from which are kept, and the mean stands for it.
 
     Args:
         columns: For each index a channel's number, or -1 for none; an index is left if its channels in all columns are.
         size: Number of indices.
-        owners: Group of each channel.
+        owners: Group of each channel, and at the end -1.
         widths: Number of channels of each group, in one of its tiles.
     """
     columns = [column for number, column in enumerate(columns) if not _is_among(column, columns[:number])]
-    columns = [column for column in columns if bool((column >= 0).any())]
-    if not columns:
-        return ((size,),)
-    found: Counter[tuple[int, ...]] = Counter()
-    if len(columns) == 1:
-        channels, times = columns[0].unique(return_counts=True)
-        rows = channels[:, None]
+    groups = [owners[column] for column in columns]
+    if not groups:
+        return ((size, ()),)
+    if len(groups) == 1:
+        times = torch.bincount(groups[0] + 1)
+        rows = times.nonzero() - 1
+        times = times[times > 0]
     else:
-        rows, times = torch.stack(columns, 1).unique(dim=0, return_counts=True)
+        rows, times = torch.stack(groups, 1).unique(dim=0, return_counts=True)
+    counts: Counter[tuple[int, ...]] = Counter()
     for row, count in zip(rows.tolist(), times.tolist(), strict=True):
-        found[tuple(sorted(channel for channel in row if channel >= 0))] += count
-    counts: dict[tuple[int, ...], list[int]] = {}
-    for channels, count in found.items():
-        counts.setdefault(tuple(owners[channel] for channel in channels), []).append(count)
-    return tuple((_share(counts[who], math.prod(widths[g] for g in who)), *who) for who in sorted(counts))
+        counts[tuple(sorted(group for group in row if group >= 0))] += count
+    return tuple((_mean(counts[who], math.prod(widths[g] for g in who)), who) for who in sorted(counts))
 
 
 def _is_among(column: Tensor, others: Sequence[Tensor]) -> bool:
     return any(torch.equal(column, other) for other in others)
 
 
-def _share(counts: list[int], channels: int) -> int:
-    """How many indices each channel (or each pair of two groups' channels) decides about."""
-    if len(counts) != channels or len(set(counts)) > 1:
-        raise ValueError(f"channels of a unit are there {sorted(set(counts))} times")
-    return counts[0]
+def _mean(count: int, channels: int) -> float:
+    whole, rest = divmod(count, channels)
+    return count / channels if rest else whole
+
+
+def owners_of(widths: Sequence[int]) -> Tensor:
+    """Group of each channel, where they are numbered through, and at the end -1."""
+    return torch.tensor([*(number for number, width in enumerate(widths) for _ in range(width)), -1])
 
 
 class Forms:
@@ -70,7 +74,7 @@ class Forms:
 
     def __init__(self, graph: ModuleGraph) -> None:
         self.widths = [len(group.classes) for group in graph.groups]
-        self._owners = [number for number, width in enumerate(self.widths) for _ in range(width)]
+        self._owners = owners_of(self.widths)
         channel = torch.full((sum(map(len, graph.roots)),), -1)
         first = 0
         for group, width in zip(graph.groups, self.widths, strict=True):
@@ -92,7 +96,7 @@ class Forms:
         dim %= len(shape)
         maps = [labels for labels in walk.maps.get(ref, ()) if labels.shape[dim] > 1]
         if not maps:
-            return ((shape[dim],),)
+            return ((shape[dim], ()),)
         key = (*map(id, maps), dim)  # the walk keeps the maps alive
         if key not in self._known:
             self._known[key] = count_form(self._columns(maps, dim), shape[dim], self._owners, self.widths)
