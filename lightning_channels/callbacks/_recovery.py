@@ -62,8 +62,17 @@ def read_recovery(given: Any, pruned: bool, distilled: bool) -> Recovery:
     return found
 
 
-def pruner_maker(criterion: Any, target: Any, schedule: Any, pruning: Any) -> Callable[[], Pruner] | None:
+def pruner_maker(
+    criterion: Any, target: Any, schedule: Any, pruning: Any, recipe: Mapping[str, Any]
+) -> Callable[[], Pruner] | None:
     """What makes a pruner of the callback's arguments; None where they ask for no pruning.
+
+    Args:
+        criterion: As the callback takes it.
+        target: As the callback takes it.
+        schedule: As the callback takes it.
+        pruning: As the callback takes it.
+        recipe: What the mutator's type says of criterion and schedule, in place of what is None.
 
     Raises:
         ConfigError: If a key is unknown.
@@ -72,6 +81,6 @@ def pruner_maker(criterion: Any, target: Any, schedule: Any, pruning: Any) -> Ca
         return None
     options: Mapping[str, Any] = {} if pruning is None else pruning
     check_keys(options, _PRUNING, "pruning")
-    how = "l1" if criterion is None else criterion
-    when = "one_shot" if schedule is None else schedule
+    how = recipe.get("criterion", "l1") if criterion is None else criterion
+    when = recipe.get("schedule", "one_shot") if schedule is None else schedule
     return partial(Pruner, how, target, when, **options)

@@ -22,6 +22,9 @@ __all__ = ["MutatorSource"]
 class MutatorSource:
     """Builds the mutator of a run; a fresh one for each model, unless the user gave the object itself.
 
+    Attributes:
+        recipe: How its type is pruned where the user doesn't say: ``criterion`` and ``schedule``.
+
     Args:
         mutator: A mutator, a template, a structure, or the path of a template, a structure or a checkpoint.
         unit: A unit type's name, its class, or a dict with ``type`` and arguments.
@@ -44,8 +47,8 @@ class MutatorSource:
             self.template = {"type": "ChannelMutator", "channel_unit_cfg": _unit_config(unit)}
         elif mutator is not None:
             self._read(mutator, module)
-        if self.given is None:
-            self.build()  # a wrong name or argument shows now, not when the model is there
+        built = self.build()  # a wrong name or argument shows now, not when the model is there
+        self.recipe: Mapping[str, Any] = getattr(built, "recipe", {})
 
     def _read(self, mutator: Any, module: str | None) -> None:
         what = "mutator"

@@ -175,14 +175,14 @@ class ChannelPruning(PruningHooks, InactiveHooks, ResumeHooks, SeveralPasses, Tu
         self.update_inactive = update_inactive
         with as_misconfiguration("ChannelPruning"):
             check_arguments(self)
-            self._make_pruner = pruner_maker(criterion, target, schedule, pruning)
+            self._source = MutatorSource(mutator, unit, module)
+            self._make_pruner = pruner_maker(criterion, target, schedule, pruning, self._source.recipe)
             self.recovery = read_recovery(recovery, self._make_pruner is not None, distillation is not None)
             self._forget_pruning()
             self.sampler = self._sampler_of(sampler, choices)
             self.eval_choices = read_eval_choices(eval_choices)
             self.distillation = build_distillation(distillation)
             self.widths = read_widths(validate)
-            self._source = MutatorSource(mutator, unit, module)
         self._mutator: ChannelMutator | None = None
         self._shares: list[tuple[int, int]] = []
 
