@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import LightningModule, Trainer
-from lightning_utilities.core.rank_zero import rank_zero_info
+from lightning_utilities.core.rank_zero import rank_zero_debug, rank_zero_info
 
 from lightning_channels._modules import is_sharded
 from lightning_channels._plain import is_number
@@ -150,7 +150,8 @@ class PruningHooks(SeveralPasses, ABC):
     def _note_event(self, trainer: Trainer, pl_module: LightningModule, event: PruneEvent) -> None:
         check_ranks_agree(trainer, self.state_key, [event.after, self.mutator.kept_channels()], _OTHER_CHANNELS)
         self._progress = event.progress
-        rank_zero_info(f"{self.state_key}: {event}")
+        say = rank_zero_info if event.finished else rank_zero_debug  # a schedule may have hundreds
+        say(f"{self.state_key}: {event}")
         if self.recovery.teacher == "frozen" and self._frozen is None:  # pruning leaves the weights as they are
             self._frozen = freeze(pl_module)
         self._call_teacher(pl_module)

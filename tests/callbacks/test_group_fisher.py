@@ -77,7 +77,7 @@ def test_the_channel_that_goes_is_the_formula_s(tmp_path: Path, per: str) -> Non
     pruning = ChannelPruning(
         mutator={"type": "GroupFisherChannelMutator"},
         module="net",
-        target={"flops": 0.1},
+        target={"flops": 0.15},
         schedule={"type": "greedy", "per": per, "interval": INTERVAL},
     )
     run = trainer(tmp_path, pruning, watch := Kept(pruning))
