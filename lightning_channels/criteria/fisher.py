@@ -35,8 +35,8 @@ class FisherCriterion(CollectingCriterion):
     What a sample is, the first dim of a layer's input says. Where the layers of a unit read different numbers of rows
     (windows, not images), as many consecutive ones are one sample as it takes. A layer that isn't called with its
     input, such as ``out_proj`` of ``nn.MultiheadAttention``, a bare matrix, and a layer whose input needs no gradient
-    tell the sum over the batch alone, through weight and gradient; the batch is one sample of the unit then, as it is in
-    a compiled network, and where no weight reads the unit at all.
+    tell the sum over the batch alone, through weight and gradient; the batch is one sample of the unit then, as it is
+    in a compiled network, and where no weight reads the unit at all.
 
     Args:
         normalizer: See :func:`normalized`; the paper compares the scores of all units as they are.

@@ -382,7 +382,7 @@ class ChannelMutator:
 
     # --- the model ---------------------------------------------------------------------------------------------------
 
-    def export(self, model: nn.Module | None = None, choices: Mapping[str, int | float] | None = None) -> nn.Module:
+    def export(self, model: nn.Module | None = None, choices: Mapping[str, Choice] | None = None) -> nn.Module:
         """A plain static module of the current or given widths; see :func:`lightning_channels.export_subnet`."""
         from lightning_channels.export import export_subnet  # a convenience: export is a layer below this one
 

@@ -243,3 +243,4 @@ def release(model: nn.Module, units: Iterable[MutableChannelUnit], before: Itera
             restore(module)
     for unit in units:
         unit.mutable_channel.keep(unit.num_channels)
+        unit.model = None

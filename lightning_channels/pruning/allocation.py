@@ -11,7 +11,7 @@ from lightning_channels.pruning.nearest import nearest
 from lightning_channels.pruning.order import DropOrder
 from lightning_channels.pruning.rungs import NEAR, Ladder, Rungs, Shares, load_of
 
-__all__ = ["allocate"]
+__all__ = ["allocate", "allocate_alike"]
 
 
 def allocate(ladders: Sequence[Ladder], shares: Shares, end: Shares | None = None, exact: bool = True) -> Tensor:
@@ -35,9 +35,9 @@ def allocate(ladders: Sequence[Ladder], shares: Shares, end: Shares | None = Non
     """
     if end is not None:
         order = DropOrder(ladders)
-        rows = order.fewest(shares)
-        if rows and load_of(order.after(rows), end) <= 1:
-            return order.after(rows - 1)
+        last = order.fewest(end)
+        if order.fewest(shares) >= last:
+            return order.after(max(0, last - 1))
     found = _capped(ladders, shares)
     if exact and load_of(found, shares) < NEAR:
         found = max(found, _held(ladders, shares), key=lambda numbers: _height(numbers, shares))
@@ -45,6 +45,24 @@ def allocate(ladders: Sequence[Ladder], shares: Shares, end: Shares | None = Non
             rungs = Rungs(ladders)
             found = rungs.numbers_at(nearest(rungs, rungs.index_of(found), shares))
     return found
+
+
+def allocate_alike(ladders: Sequence[Ladder], shares: Shares, end: Shares | None = None) -> Tensor:
+    """The same share of all units' channels, as large as the limits allow; some are one step wider, where it fits.
+
+    Args:
+        ladders: What each unit may be, in the order of the columns of ``shares``.
+        shares: The resources, in parts of their limits.
+        end: As for :func:`allocate`.
+
+    Returns:
+        Numbers of channels, int64, shape (units,).
+    """
+    ladders = [ladder.spread() for ladder in ladders]
+    order = DropOrder(ladders)
+    numbers = order.after(order.fewest(shares))
+    near = [ladder.up_to(ladder.above(int(number))) for ladder, number in zip(ladders, numbers, strict=True)]
+    return allocate(near, shares, end, exact=False)
 
 
 def _height(numbers: Tensor, shares: Shares) -> float:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from lightning_channels.mutators import ChannelMutator
-from lightning_channels.pruning.allocation import allocate
+from lightning_channels.pruning.allocation import allocate, allocate_alike
 from lightning_channels.pruning.bounds import Bounds
 from lightning_channels.pruning.greedy import greedy
 from lightning_channels.pruning.ranking import Ranked, rank
@@ -72,17 +72,21 @@ class Plan:
         """
         ranked = self._ranked(scores)
         numbers = self.resources.current.clone()
+        final = numbers.clone()
         for at, bound in enumerate(self.bounds):
             if _is_given(bound):
-                now = begin[bound.unit.name] if self._regrow else int(numbers[at])
-                numbers[at] = min(now, bound.at(begin[bound.unit.name], share))
+                first = begin[bound.unit.name]
+                now = first if self._regrow else int(numbers[at])
+                numbers[at], final[at] = min(now, bound.at(first, share)), min(now, bound.at(first, 1.0))
         moving = [at for at, bound in enumerate(self.bounds) if bound.moves]
         if moving and limits.amounts:
             ladders = [self._ladder(at, int(numbers[at]), ranked, begin) for at in moving]
-            ladders = [ladder.spread() for ladder in ladders] if self._spread else ladders
-            last = share >= 1
-            end = None if last or self._regrow else self._shares(numbers, moving, self.limits)
-            numbers[moving] = allocate(ladders, self._shares(numbers, moving, limits), end, exact=last)
+            shares = self._shares(numbers, moving, limits)
+            end = None if share >= 1 or self._regrow else self._shares(final, moving, self.limits)
+            if self._spread:
+                numbers[moving] = allocate_alike(ladders, shares, end)
+            else:
+                numbers[moving] = allocate(ladders, shares, end, exact=share >= 1)
         self._keep(ranked, numbers)
 
     def step_down(

@@ -41,8 +41,9 @@ class Pruner:
             arguments, or a function progress → share of the way. ``start_step``, ``end_step`` and ``interval`` may
             stand in the dict, too.
         scope: ``"global"``: all units' channels are ranked together. ``"unit"``: all units keep the same share of their
-            channels. A dict of pattern → width: the units with such names end with it, a number of channels (a whole
-            number) or a part of them; the others are ranked for the target, or stay as they are if there is none.
+            channels, up to one step. A dict of pattern → width: the units with such names end with it, a number of
+            channels (a whole number) or a part of them; the others are ranked for the target, or stay as they are if
+            there is none.
         floor: The fewest channels that a unit keeps: a number, a part of its channels, or a dict of pattern → such.
         ignore: Patterns of units that stay as they are.
         normalizer: How the criterion brings the scores of different units to one scale; its own way by default.

@@ -40,6 +40,11 @@ class Ladder:
         """The same without the numbers below one of them."""
         return Ladder(self.numbers[self.numbers >= least], self.scores, self.groups)
 
+    def above(self, number: int) -> int:
+        """The next number above one of them; the most has none."""
+        higher = self.numbers[self.numbers > number]
+        return int(higher[0]) if higher.numel() else number
+
     def spread(self) -> Ladder:
         """The same with its rows' relative ranks for scores, by which all units are narrowed alike."""
         rows = self.scores.numel()

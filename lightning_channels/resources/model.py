@@ -10,6 +10,7 @@ from torch import Tensor
 from lightning_channels._modules import named_modules_of
 from lightning_channels.errors import ConfigError, did_you_mean
 from lightning_channels.mutators import ChannelMutator
+from lightning_channels.resources.latency import LatencyModel
 from lightning_channels.resources.parameters import Parameters
 from lightning_channels.resources.sums import Sums
 from lightning_channels.resources.tables import ResourceTable
@@ -31,7 +32,8 @@ class Resources:
         names: What is counted: ``"macs"`` and ``"flops"`` (twice as many) of convolutions, matrix products and
             attention, ``"params"``, and ``"activations"``: the bytes of all floating tensors that operators make in a
             forward pass, views and what is changed in place not counted again. Macs and activations are for the batch
-            of the example input, and missing where the model was not traced.
+            of the example input, and missing where the model was not traced. ``"latency_ms"`` once
+            :meth:`add_latency` was called.
         units: Names of the mutable units, in their order: the columns of numbers.
         full: Channels of each at full width, int64, shape (units,).
         totals: Name → cost at full width.
@@ -56,9 +58,20 @@ class Resources:
         self._groups = torch.tensor([unit.groups for unit in units], dtype=torch.long)
         self._sizes, self._products = _products(mutator)
         sums = {name: [entry for own in modules.values() for entry in own] for name, modules in self._products.items()}
+        self._latency: LatencyModel | None = None
         self._sums = Sums(self._sizes, sums, len(units))
         self.names = self._sums.names
         self.totals = {name: float(value) for name, value in self.measure(self.full).items()}
+
+    def add_latency(self, model: LatencyModel) -> None:
+        """Estimate ``"latency_ms"`` as well.
+
+        Args:
+            model: Of the same mutator.
+        """
+        self._latency = model
+        self.names = (*self._sums.names, "latency_ms")
+        self.totals["latency_ms"] = float(model.predict(self.full[None])[0])
 
     @property
     def current(self) -> Tensor:
@@ -83,8 +96,11 @@ class Resources:
                 f"numbers must have the shape ({len(self.units)},) or (n, {len(self.units)}), one column for each "
                 f"mutable unit, got {tuple(numbers.shape)}"
             )
-        rows = (numbers if numbers.dim() == 2 else numbers[None]).cpu() / self._groups
-        return {name: value.reshape(numbers.shape[:-1]) for name, value in self._sums.at(rows).items()}
+        rows = (numbers if numbers.dim() == 2 else numbers[None]).cpu()
+        found = self._sums.at(rows / self._groups)
+        if self._latency is not None:
+            found["latency_ms"] = self._latency.predict(rows)
+        return {name: value.reshape(numbers.shape[:-1]) for name, value in found.items()}
 
     def count(self, choices: Mapping[str, int | float] | None = None) -> dict[str, int]:
         """What one choice costs, in whole numbers.
@@ -96,7 +112,8 @@ class Resources:
         Raises:
             ChoiceError: If a name is unknown or a choice is not allowed.
         """
-        return _whole(self.measure(self.numbers(choices)))
+        counted = self.measure(self.numbers(choices))
+        return _whole({name: counted[name] for name in self._sums.names})
 
     def numbers(self, choices: Mapping[str, int | float] | None = None) -> Tensor:
         """Active channels of each unit at a choice, int64, shape (units,): what :meth:`measure` takes.
@@ -137,7 +154,9 @@ class Resources:
         channels = dict(zip(self.units, zip(numbers.tolist(), self.full.tolist(), strict=True), strict=True))
         order = {name: number for number, (name, _) in enumerate(named_modules_of(self._mutator.model))}
         ordered = {name: modules[name] for name in sorted(modules, key=lambda name: order.get(name, len(order)))}
-        return ResourceTable(_whole(now), _whole(self.measure(self.full)), ordered, units, channels)
+        return ResourceTable(
+            self.count(choices), {name: round(self.totals[name]) for name in self._products}, ordered, units, channels
+        )
 
     def marginal(self, numbers: Tensor, name: str) -> Tensor:
         """What one channel less of each unit would save.

@@ -9,7 +9,7 @@ from lightning_channels.tracing.program import Op, Program, Ref
 from lightning_channels.tracing.rewrites import first_output
 from lightning_channels.tracing.rules.attention import KERNELS
 
-__all__ = ["Cost", "Dim", "activations", "macs"]
+__all__ = ["CONTRACTIONS", "SHOWING", "Cost", "Dim", "activations", "macs"]
 
 Dim = tuple[int, int]
 """A tensor's number, and which of its dims."""
@@ -37,13 +37,17 @@ class Cost:
         return total
 
 
+SHOWING = {"_unsafe_view", "_reshape_alias", "unsafe_split", "unsafe_split_with_sizes", "unsafe_chunk"}
+"""They give the same memory, without saying so."""
+
 _Products = Iterator[tuple[Dim, ...]]
-_TABLE: dict[str, Callable[[Program, Op], _Products]] = {}
+CONTRACTIONS: dict[str, Callable[[Program, Op], _Products]] = {}
+"""Operator → the sizes that are multiplied, once for each of its products."""
 
 
 def _costs(*names: str) -> Callable[[Callable[[Program, Op], _Products]], Callable[[Program, Op], _Products]]:
     def decorate(function: Callable[[Program, Op], _Products]) -> Callable[[Program, Op], _Products]:
-        _TABLE.update(dict.fromkeys(names, function))
+        CONTRACTIONS.update(dict.fromkeys(names, function))
         return function
 
     return decorate
@@ -90,8 +94,8 @@ def _attention(program: Program, op: Op) -> _Products:
 def macs(program: Program) -> Iterator[Cost]:
     """The multiply-accumulates of each contraction, for the batch of the example: of what torch's counter counts."""
     for op in program.ops:
-        if op.name in _TABLE:
-            for dims in _TABLE[op.name](program, op):
+        if op.name in CONTRACTIONS:
+            for dims in CONTRACTIONS[op.name](program, op):
                 yield Cost(op.module, 1, dims)
 
 
@@ -104,9 +108,5 @@ def activations(program: Program) -> Iterator[Cost]:
                 continue
             made.add(out.id)
             dtype = program.dtypes[out.id]
-            if dtype.is_floating_point and not op.func.is_view and op.name not in _SHOWING:
+            if dtype.is_floating_point and not op.func.is_view and op.name not in SHOWING:
                 yield Cost(op.module, dtype.itemsize, _all(program, out))
-
-
-_SHOWING = {"_unsafe_view", "_reshape_alias", "unsafe_split", "unsafe_split_with_sizes", "unsafe_chunk"}
-"""They give the same memory, without saying so."""

@@ -221,20 +221,24 @@ class ChannelChoice:
 
     @property
     def kept(self) -> list[int] | None:
-        """The active channels, where they aren't the first ones of a number that is allowed; None where they are."""
+        """The active channels; None where they are the first ones, and their number is a choice that keeps these."""
         if not self.can_change:
             return None
-        number = self.mutable_channel.activated_channels
-        selection = self.mutable_channel.selection
+        number, selection = self.mutable_channel.activated_channels, self.mutable_channel.selection
+        active = self.num_channels if selection is None else selection
+        first = first_of(None, number, self.num_channels, self.groups)
+        if active == first and self._leads_to(active, number):
+            return None
+        kept: list[int] = self.mutable_channel.kept.tolist()
+        return kept
+
+    def _leads_to(self, active: int | IndexSelection, number: int) -> bool:
+        """Whether to choose a number is enough to have these channels active."""
         try:
             is_allowed = self.check_choice(self.choice_of(number)) == number
         except ChoiceError:  # no candidate has this width
             is_allowed = False
-        active = self.num_channels if selection is None else selection
-        if is_allowed and active == first_of(None, number, self.num_channels, self.groups):
-            return None
-        kept: list[int] = self.mutable_channel.kept.tolist()
-        return kept
+        return is_allowed and active == self._first(number)
 
     def read_state(self, state: Mapping[str, Any]) -> Choice | None:
         """Take over the order that was written down, and say what there is to choose.

@@ -10,6 +10,7 @@ from torch import nn
 
 from lightning_channels._plain import to_plain
 from lightning_channels.errors import ConfigError
+from lightning_channels.mutables import IndexSelection
 from lightning_channels.registry import CRITERIA, UNITS
 from lightning_channels.units.order import first_of, order_of
 from lightning_channels.units.sequential import SequentialMutableChannelUnit
@@ -88,11 +89,16 @@ class RankedMutableChannelUnit(SequentialMutableChannelUnit):
         else:
             self._activate(self._first_now(number))
 
-    def _first_now(self, number: int) -> Any:
+    def _first_now(self, number: int) -> int | IndexSelection:
         with torch.no_grad():
             scores = self._criterion(self)
         order = order_of(scores, self.num_channels, self.groups, f"unit {self.name!r}")
         return first_of(order, number, self.num_channels, self.groups)
+
+    def _leads_to(self, active: int | IndexSelection, number: int) -> bool:
+        """Whether a choice keeps these channels: which ones it does depends on the weights, but for all of them."""
+        is_known = self._order is not None or number == self.num_channels
+        return is_known and super()._leads_to(active, number)
 
     def init_args(self) -> dict[str, Any]:
         """The arguments that make an equal unit."""

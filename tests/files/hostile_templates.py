@@ -118,6 +118,27 @@ OF_TEMPLATES: dict[str, Edit] = {
     "a choice that is a list": Edit(
         (*OWN, STEM, "choice"), [4], ChoiceError, "the choice [4] of unit 'stem_(0, 8)_8' is no number"
     ),
+    "kept channels that are a number": Edit(
+        (*OWN, STEM, "kept"),
+        4,
+        ChoiceError,
+        "kept channels of unit 'stem_(0, 8)_8' must be a list of integers, got 4",
+    ),
+    "kept channels that break groups": Edit(
+        (*OWN, STEM, "kept"), [0, 1, 2, 4], ChoiceError, "every one of the 2 groups of unit 'stem_(0, 8)_8' must keep"
+    ),
+    "other kept channels than chosen": Edit(
+        (*OWN, STEM, "kept"),
+        [0, 4],
+        ChoiceError,
+        "unit 'stem_(0, 8)_8' has the choice 4 and keeps 2 channels",
+    ),
+    "an order that is text": Edit(
+        (*OWN, STEM, "order"),
+        "0123",
+        ChoiceError,
+        "the order of unit 'stem_(0, 8)_8' must be a list of 4 integers",
+    ),
     "a choice out of range": Edit(
         (*OWN, STEM, "choice"), 9, ChoiceError, "the choice 9 of unit 'stem_(0, 8)_8' is out of range"
     ),

@@ -106,11 +106,10 @@ def pruned(pruner: Pruner, mutator: ChannelMutator, steps: int = 40) -> list[Any
     return [event for step in range(steps) if (event := pruner.before_step(step)) is not None]
 
 
-def train_step(mutator: ChannelMutator, optimizer: torch.optim.Optimizer, step: int) -> float:
+def train_step(mutator: ChannelMutator, optimizer: torch.optim.Optimizer, step: int) -> None:
     """A step on a batch that is a function of its number."""
     generator = torch.Generator().manual_seed(step)
     inputs = torch.randn(8, 4, generator=generator)
     optimizer.zero_grad()
     loss = (mutator.model(inputs) - inputs[:, :2] * inputs[:, 2:]).square().mean()
     loss.backward()
-    return float(loss)

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from lightning_channels.pruning.allocation import allocate
+from lightning_channels.pruning.allocation import allocate, allocate_alike
 from lightning_channels.pruning.nearest import nearest
 from lightning_channels.pruning.order import DropOrder
 from lightning_channels.pruning.rungs import NEAR, Ladder, Rungs, load_of
@@ -53,8 +53,10 @@ def test_of_equal_scores_all_units_give_alike() -> None:
 
 
 def test_the_same_share_of_all_units() -> None:
-    ladders = [ladder([9, 7, 5, 1]).spread(), ladder([0.1] * 12).spread()]
-    assert allocate(ladders, costing([1, 1], 8)).tolist() == [2, 6]
+    ladders = [ladder([9, 7, 5, 1]), ladder([0.1] * 12)]
+    assert allocate_alike(ladders, costing([1, 1], 8)).tolist() == [2, 6]
+    # after the first unit's step, the second could go up two steps again, and goes one
+    assert allocate_alike(ladders, costing([6, 1], 30)).tolist() == [3, 11]
 
 
 def test_a_row_of_tied_channels_goes_whole() -> None:
