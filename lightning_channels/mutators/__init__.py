@@ -5,4 +5,11 @@ from lightning_channels.mutators.group_fisher import GroupFisherChannelMutator
 from lightning_channels.mutators.report import Report, UnitReport
 from lightning_channels.mutators.slimmable import SlimmableChannelMutator
 
-__all__ = ["ChannelMutator", "GroupFisherChannelMutator", "Report", "SlimmableChannelMutator", "UnitReport", "find_mutator"]
+__all__ = [
+    "ChannelMutator",
+    "GroupFisherChannelMutator",
+    "Report",
+    "SlimmableChannelMutator",
+    "UnitReport",
+    "find_mutator",
+]
