@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from lightning_channels.errors import PrepareError
 from lightning_channels.mutators import ChannelMutator, find_mutator
@@ -38,16 +39,24 @@ class ResourceCounter:
 
     def __init__(self, mutator: ChannelMutator) -> None:
         self._resources = Resources(mutator)
+        self._counted: tuple[Tensor, dict[str, int]] | None = None
         self.total_macs = int(self._resources.totals.get("macs", 0))
         self.total_params = int(self._resources.totals["params"])
 
     def active_macs(self) -> int:
         """Multiply-accumulates at the current choices."""
-        return self._resources.count().get("macs", 0)
+        return self._active().get("macs", 0)
 
     def active_params(self) -> int:
         """Number of parameters at the current choices."""
-        return self._resources.count()["params"]
+        return self._active()["params"]
+
+    def _active(self) -> dict[str, int]:
+        """All counts at the current choices, counted once for each."""
+        now = self._resources.current
+        if self._counted is None or not torch.equal(self._counted[0], now):
+            self._counted = now, self._resources.count()
+        return self._counted[1]
 
 
 def count_resources(model: nn.Module, choices: Mapping[str, int | float] | None = None) -> dict[str, int]:
