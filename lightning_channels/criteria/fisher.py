@@ -178,5 +178,5 @@ class _OfWeight:
     def __call__(self, gradient: Tensor) -> None:
         for unit, layer, tensor in self._held:
             if layer is None or layer not in self._criterion._called:
-                products = tensor.rows() * tensor.rows(gradient)
-                self._criterion.note(unit, products.sum(1).unsqueeze(0))
+                products = tensor.values() * tensor.values(gradient)
+                self._criterion.note(unit, tensor.sums(products).unsqueeze(0))

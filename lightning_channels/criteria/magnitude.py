@@ -23,7 +23,7 @@ class L1Criterion(WeightCriterion):
 
     def score(self, tensor: GroupTensor) -> Tensor:
         """The L1 norm of each row."""
-        return tensor.rows().abs().sum(1)
+        return tensor.sums(tensor.values().abs())
 
 
 @CRITERIA.register("l2")
@@ -36,7 +36,7 @@ class L2Criterion(WeightCriterion):
 
     def score(self, tensor: GroupTensor) -> Tensor:
         """The squared L2 norm of each row."""
-        return tensor.rows().square().sum(1)
+        return tensor.sums(tensor.values().square())
 
 
 @CRITERIA.register("lamp")

@@ -55,7 +55,7 @@ class NormScaleCriterion(WeightCriterion):
 
     def score(self, tensor: GroupTensor) -> Tensor:
         """The absolute scale, or their sum where a channel is there several times."""
-        return tensor.rows().abs().sum(1)
+        return tensor.sums(tensor.values().abs())
 
     def start(self, model: nn.Module, units: Sequence[MutableChannelUnit]) -> None:
         """Check that every unit has a norm, and penalise their scales from now on.

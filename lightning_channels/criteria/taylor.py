@@ -78,9 +78,12 @@ class TaylorCriterion(CollectingCriterion):
 
     def note(self, gradient: Tensor, entries: Sequence[Entry]) -> None:
         """Note what the gradient of a parameter gives the units that it belongs to."""
+        first = entries[0][-1]
+        products = first.values() * first.values(gradient)
+        if not self.joint:
+            products.square_()
         for name, count, row, tensor in entries:
-            products = tensor.rows() * tensor.rows(gradient)
-            given = products.sum(1).square() if self.joint else products.square().sum(1)
+            given = tensor.sums(products).square() if self.joint else tensor.sums(products)
             rows = self._noted.setdefault(name, [None] * count)
             before = rows[row]
             rows[row] = given if before is None else before + given

@@ -45,30 +45,59 @@ class GroupTensor:
     num_channels: int
     runs: tuple[Channel, ...]
 
-    def rows(self, of: Tensor | None = None) -> Tensor:
-        """All that belongs to each channel.
+    def values(self, of: Tensor | None = None) -> Tensor:
+        """The numbers themselves: detached, real (parts of complex ones in a last dim), in single precision at least.
 
         Args:
             of: A tensor of the parameter's shape, such as its gradient; the parameter by default.
-
-        Returns:
-            Shape (num_channels, entries), in single precision at least. A channel that is there more often than another
-            has more entries; the other's row is filled up with zeros.
         """
         tensor = (self.parameter if of is None else of).detach()
         if is_sharded(tensor):
             tensor = cast(Any, tensor).full_tensor()  # every rank comes here, in the same order
         if tensor.is_complex():
             tensor = torch.view_as_real(tensor)
-        lines = self._lines(tensor)
+        return tensor if tensor.dtype in (torch.float32, torch.float64) else tensor.float()
+
+    def rows(self, of: Tensor | None = None) -> Tensor:
+        """All that belongs to each channel.
+
+        Args:
+            of: See :meth:`values`.
+
+        Returns:
+            Shape (num_channels, entries). A channel that is there more often than another has more entries; the other's
+            row is filled up with zeros.
+        """
+        lines = self._lines(self.values(of))
         first = self.runs[0]
-        if len(self.runs) == 1 and first.index is None:
-            found = lines[first.start : first.end].reshape(self.num_channels, -1)
-        else:
-            table = self._table().to(lines.device)
-            found = lines.flatten(1)[table.clamp(min=0)]
-            found = found.masked_fill((table < 0).unsqueeze(-1), 0.0).flatten(1)
-        return found if found.dtype in (torch.float32, torch.float64) else found.float()
+        if self._is_regular:
+            return lines[first.start : first.end].reshape(self.num_channels, -1)
+        table = self._table().to(lines.device)
+        found = lines.flatten(1)[table.clamp(min=0)]
+        return found.masked_fill((table < 0).unsqueeze(-1), 0.0).flatten(1)
+
+    def sums(self, values: Tensor) -> Tensor:
+        """The sum of each channel's row, without the rows.
+
+        Args:
+            values: Made of :meth:`values`, such as its squares.
+
+        Returns:
+            Shape (num_channels,).
+        """
+        lines = self._lines(values)
+        totals = lines.sum(list(range(1, lines.dim())))
+        first = self.runs[0]
+        if self._is_regular:
+            return totals[first.start : first.end].reshape(self.num_channels, -1).sum(1)
+        places = torch.cat([totals[run.start : run.end] for run in self.runs])
+        channels = torch.cat([owners(run, self.num_channels) for run in self.runs]).to(places.device)
+        return places.new_zeros(self.num_channels).index_add_(0, channels, places)
+
+    @property
+    def _is_regular(self) -> bool:
+        """Whether each channel is there as often as the others, one after the other."""
+        return len(self.runs) == 1 and self.runs[0].index is None
 
     def _lines(self, tensor: Tensor) -> Tensor:
         """One line for each position of the side."""

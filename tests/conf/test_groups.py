@@ -13,10 +13,22 @@ from lightning_channels import _config, registry
 from lightning_channels._config import config_dir, mutator_config
 from lightning_channels.errors import ConfigError
 
-GROUPS = ["callback", "data", "experiment", "model", "mutator", "sampler", "schedule", "tracer", "trainer", "unit"]
+GROUPS = [
+    "callback",
+    "criterion",
+    "data",
+    "experiment",
+    "model",
+    "mutator",
+    "sampler",
+    "schedule",
+    "tracer",
+    "trainer",
+    "unit",
+]
 OPTIONS = sorted(path.relative_to(config_dir()).with_suffix("").as_posix() for path in config_dir().glob("*/*.yaml"))
 MANDATORY = {"data/image_folder": ["data.root=images"], "sampler/fixed": ["sampler.choices=choices.yaml"]}
-OPTIONAL = {"experiment", "schedule"}  # not there unless asked for
+OPTIONAL = {"criterion", "experiment", "schedule"}  # not there unless asked for
 STEPS = ("start_step", "end_step", "interval")  # a schedule's, which the pruner takes out
 REGISTRIES = {
     "unit": registry.UNITS,
@@ -24,6 +36,7 @@ REGISTRIES = {
     "mutator": registry.MUTATORS,
     "sampler": registry.SAMPLERS,
     "schedule": registry.SCHEDULES,
+    "criterion": registry.CRITERIA,
 }
 
 
@@ -152,3 +165,12 @@ def test_the_wheel_layout_is_preferred(monkeypatch: pytest.MonkeyPatch, tmp_path
     (package / "conf" / "train.yaml").touch()
     monkeypatch.setattr(_config, "__file__", str(package / "_config.py"))
     assert config_dir() == package / "conf"
+
+
+def test_a_criterion_writes_out_the_defaults() -> None:
+    """So that what a config says is what its class does without it."""
+    for option in (option for option in OPTIONS if option.startswith("criterion/")):
+        given = OmegaConf.to_container(composed_option(option).criterion)
+        plain, built = (registry.CRITERIA.build(config) for config in ({"type": given["type"]}, given))
+        assert repr(plain) == repr(built), option
+        assert given.keys() - {"type"} == set(inspect.signature(type(plain)).parameters), option

@@ -207,6 +207,7 @@ def test_what_is_there_less_often_is_filled_up_with_zeros() -> None:
     expected = torch.tensor([[1.0, 6.0, 4.0, 9.0], [2.0, 7.0, 5.0, 10.0], [3.0, 8.0, 0.0, 0.0]])
     assert torch.equal(tensor.rows(), expected)
     assert torch.equal(tensor.rows(weight * 2), expected * 2)
+    assert torch.equal(tensor.sums(weight), expected.sum(1))
 
 
 def test_a_grouped_convolution_reads_a_channel_in_its_own_group() -> None:
@@ -214,6 +215,7 @@ def test_a_grouped_convolution_reads_a_channel_in_its_own_group() -> None:
     weight = torch.arange(1.0, 9.0).reshape(4, 2, 1, 1)
     tensor = GroupTensor("conv.weight", weight, 1, 2, "inputs", 4, (Channel("conv", 0, 4, False),))
     assert tensor.rows().tolist() == [[1.0, 3.0], [2.0, 4.0], [5.0, 7.0], [6.0, 8.0]]
+    assert tensor.sums(weight).tolist() == [4.0, 6.0, 12.0, 14.0]
 
 
 def test_a_unit_without_a_model_is_refused() -> None:
