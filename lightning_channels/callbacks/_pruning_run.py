@@ -203,14 +203,14 @@ class PruningHooks(SeveralPasses, ABC):
             return {}
         return {PRUNING: dict(zip(_STATE, (self._pruner.state_dict(), self._progress, self._frozen), strict=True))}
 
-    def _load_pruning(self, state: Any) -> None:
-        """Go on from such a state with the next fit.
+    def _read_pruning(self, state: Any) -> tuple[Pruner, float, Frozen | None] | None:
+        """Pruner, progress and teacher of such a state; None where nothing is pruned by a criterion.
 
         Raises:
-            ConfigError: If it is something else; nothing is changed then.
+            ConfigError: If it is something else.
         """
         if self._make_pruner is None:
-            return
+            return None
         check_keys(state, _STATE, "a pruning's state", StructureError)
         progress, frozen = state.get("progress"), state.get("teacher")
         if not is_number(progress) or not 0 <= progress <= 1:
@@ -218,7 +218,7 @@ class PruningHooks(SeveralPasses, ABC):
         check_tensors(frozen)
         pruner = self._make_pruner()
         pruner.load_state_dict(state.get("pruner"))
-        self._pruner, self._progress, self._frozen = pruner, float(progress), frozen
+        return pruner, float(progress), frozen
 
 
 def _steps(trainer: Trainer) -> int | None:
