@@ -273,9 +273,12 @@ class ChannelPruning(PreparedModule):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Check that a checkpoint's units fit the module, and set its choices."""
         advice = "Resume with the model and units that the checkpoint was written with, or without this checkpoint"
-        structure = {key: value for key, value in state_dict.items() if key != PRUNING}
+        given: object = state_dict  # whatever a file holds
+        saved = dict(given) if isinstance(given, Mapping) else {}
+        pruning = saved.pop(PRUNING, None)
+        structure: Any = saved if isinstance(given, Mapping) else given
         with as_misconfiguration(f"{self.state_key}: the checkpoint doesn't fit the model", advice):
-            pruned = self._read_pruning(state_dict[PRUNING]) if PRUNING in state_dict else None
+            pruned = None if pruning is None else self._read_pruning(pruning)
             if self._mutator is not None:
                 self._mutator.load_structure(structure)
             if pruned is not None:
