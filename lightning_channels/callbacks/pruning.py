@@ -273,10 +273,11 @@ class ChannelPruning(PreparedModule):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Check that a checkpoint's units fit the module, and set its choices."""
         advice = "Resume with the model and units that the checkpoint was written with, or without this checkpoint"
-        given: object = state_dict  # whatever a file holds
-        saved = dict(given) if isinstance(given, Mapping) else {}
-        pruning = saved.pop(PRUNING, None)
-        structure: Any = saved if isinstance(given, Mapping) else given
+        structure: Any = state_dict  # whatever a file holds
+        pruning = None
+        if isinstance(structure, Mapping):
+            structure = dict(structure)
+            pruning = structure.pop(PRUNING, None)
         with as_misconfiguration(f"{self.state_key}: the checkpoint doesn't fit the model", advice):
             pruned = None if pruning is None else self._read_pruning(pruning)
             if self._mutator is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -37,7 +38,7 @@ def check_reachable(resources: Resources, bounds: Sequence[Bounds], now: Tensor,
             raise ConfigError(
                 f"the target of {readable(limit)} {name} can't be reached: with every unit at its narrowest, "
                 f"{readable(left[name])} of {readable(total)} are left ({left[name] / total:.1%}). "
-                f"{_advice(resources, bounds, least, name, left[name])}; or ask for {readable(left[name])} or more"
+                f"{_advice(resources, bounds, least, name, left[name])} {readable(_rounded_up(left[name]))} or more"
             )
 
 
@@ -48,10 +49,16 @@ def _advice(resources: Resources, bounds: Sequence[Bounds], least: Tensor, name:
     saved = left - resources.measure(freed)[name]
     holding = [at for at in saved.sort(descending=True, stable=True).indices.tolist() if float(saved[at]) > 0]
     if not holding:
-        return "The rest is in channels that no unit can drop"
+        return "The rest is in channels that no unit can drop; ask for"
     named = "; ".join(_why(bounds[at], int(least[at])) for at in holding[:_NAMED])
     more = f"; and {len(holding) - _NAMED} more" if len(holding) > _NAMED else ""
-    return f"Most is held by {named}{more}. Allow these to be narrower"
+    return f"Most is held by {named}{more}. Allow these to be narrower, or ask for"
+
+
+def _rounded_up(value: float) -> float:
+    """The next number of four digits, so that what a message advises is enough."""
+    unit = 10.0 ** (math.floor(math.log10(value)) - 3)
+    return math.ceil(value / unit) * unit
 
 
 def _why(bound: Bounds, least: int) -> str:

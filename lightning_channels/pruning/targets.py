@@ -95,8 +95,8 @@ class Target:
         if name not in totals:
             if name == _LATENCY:
                 raise ConfigError(
-                    "the target names latency_ms, and nothing knows the latency of this model; add a LatencyModel to "
-                    f"the resources, or take one of {', '.join(totals)}"
+                    "the target names latency_ms, and nothing knows this model's latency; measure a LatencyModel "
+                    f"and give it to Resources.add_latency, or take one of {', '.join(totals)}"
                 )
             if name in _TRACED:
                 raise ConfigError(

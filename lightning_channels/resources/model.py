@@ -14,6 +14,7 @@ from lightning_channels.resources.latency import LatencyModel
 from lightning_channels.resources.parameters import Parameters
 from lightning_channels.resources.sums import Sums
 from lightning_channels.resources.tables import ResourceTable
+from lightning_channels.units.choosing import Choice
 
 __all__ = ["Resources"]
 
@@ -102,7 +103,7 @@ class Resources:
             found["latency_ms"] = self._latency.predict(rows)
         return {name: value.reshape(numbers.shape[:-1]) for name, value in found.items()}
 
-    def count(self, choices: Mapping[str, int | float] | None = None) -> dict[str, int]:
+    def count(self, choices: Mapping[str, Choice] | None = None) -> dict[str, int]:
         """What one choice costs, in whole numbers.
 
         Args:
@@ -115,7 +116,7 @@ class Resources:
         counted = self.measure(self.numbers(choices))
         return _whole({name: counted[name] for name in self._sums.names})
 
-    def numbers(self, choices: Mapping[str, int | float] | None = None) -> Tensor:
+    def numbers(self, choices: Mapping[str, Choice] | None = None) -> Tensor:
         """Active channels of each unit at a choice, int64, shape (units,): what :meth:`measure` takes.
 
         Args:
@@ -130,7 +131,7 @@ class Resources:
                 numbers[self.units.index(unit.name)] = number
         return numbers
 
-    def table(self, choices: Mapping[str, int | float] | None = None) -> ResourceTable:
+    def table(self, choices: Mapping[str, Choice] | None = None) -> ResourceTable:
         """What one choice costs by module and by unit.
 
         Args:

@@ -40,8 +40,8 @@ class RankedMutableChannelUnit(SequentialMutableChannelUnit):
         >>> from lightning_channels import ChannelMutator
         >>> net = nn.Sequential(nn.Linear(1, 3), nn.Linear(3, 1))
         >>> net[0].weight.data = torch.tensor([[0.1], [-0.3], [0.2]])
-        >>> unit = {"type": "RankedMutableChannelUnit", "default_args": {"criterion": {"type": "l2"}}}
-        >>> mutator = ChannelMutator(unit)
+        >>> filters = {"type": "l2", "tensors": ["outputs"]}
+        >>> mutator = ChannelMutator({"type": "RankedMutableChannelUnit", "default_args": {"criterion": filters}})
         >>> mutator.prepare_from_supernet(net, torch.randn(1, 1))
         >>> mutator.set_choices({"0_(0, 3)_3": 2})
         >>> mutator.kept_channels()

@@ -70,7 +70,11 @@ def test_what_is_no_dict_is_refused(target: Any) -> None:
             TOTALS,
             "unknown resource 'flop'; did you mean 'flops'. Known: macs, flops, params, activations",
         ),
-        ({"latency_ms": "3ms"}, TOTALS, "add a LatencyModel to the resources"),
+        (
+            {"latency_ms": "3ms"},
+            TOTALS,
+            "measure a LatencyModel and give it to Resources.add_latency, or take one of macs, flops",
+        ),
         ({"flops": 0.5}, {"params": 10.0}, "prepared without running it"),
         ({"params": "26M"}, TOTALS, "the target's params of 26M are more than the whole model has: 25M"),
     ],
