@@ -17,6 +17,7 @@ __all__ = ["TOOLS", "measure"]
 
 TOOLS = {
     "ours": "benchmarks._ours",
+    "resources": "benchmarks._resources",
     "torch-pruning": "benchmarks._torch_pruning",
     "modelopt": "benchmarks._modelopt",
 }

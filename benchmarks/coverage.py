@@ -26,7 +26,6 @@ if sys.path[0] == str(ROOT / "benchmarks"):  # run as a script: this folder's na
 
 from benchmarks import _exceptions, _models, _peers, _results  # noqa: E402
 from benchmarks._jobs import Limits, Store, run_all, run_one  # noqa: E402
-from benchmarks._one import TOOLS  # noqa: E402
 
 __all__ = ["main"]
 
@@ -41,7 +40,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--family", action="append", choices=_models.FAMILIES, help="a list of models; may be given several times")
     add("--only", metavar="PATTERN", help="of those, the ones that match (resnet*)")
     add("--list", action="store_true", help="print the names and stop")
-    add("--tool", choices=TOOLS, default="ours")
+    add("--tool", choices=("ours", *_peers.PEERS), default="ours")
     add("--options", type=json.loads, default={}, metavar="JSON", help="""for the tool, as '{"verify": "full"}'""")
     add("--json", type=Path, default=ROOT / "benchmarks/raw/coverage.jsonl", help="file of the rows (%(default)s)")
     add("--again", choices=("bad", "all"), help="measure again what is in that file: what wasn't ok there, or all")

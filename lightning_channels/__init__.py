@@ -14,6 +14,15 @@ __version__ = "0.1.0"
 # module -> the names that it exports here
 _MODULES = {
     "callbacks": ("ChannelPruning", "newest_checkpoint"),
+    "criteria": (
+        "CollectingCriterion",
+        "Criterion",
+        "GroupTensor",
+        "WeightCriterion",
+        "build_criterion",
+        "group_tensors",
+        "normalized",
+    ),
     "dynamic_ops": (
         "DynamicBatchNorm1d",
         "DynamicBatchNorm2d",
@@ -50,15 +59,29 @@ _MODULES = {
         "SlimmableMutableChannel",
         "SquentialMutableChannel",
     ),
-    "mutators": ("ChannelMutator", "SlimmableChannelMutator", "find_mutator"),
+    "mutators": ("ChannelMutator", "GroupFisherChannelMutator", "SlimmableChannelMutator", "find_mutator"),
+    "pruning": ("PruneEvent", "Pruner", "build_schedule", "parse_target"),
     "recalibration": ("recalibrate_batch_norm", "recalibrated"),
-    "registry": ("LOSS_CALCULATORS", "MODELS", "MUTATORS", "SAMPLERS", "TRACERS", "UNITS", "build"),
-    "resources": ("ResourceCounter", "count_resources"),
+    "registry": (
+        "CRITERIA",
+        "LOSS_CALCULATORS",
+        "MODELS",
+        "MUTATORS",
+        "SAMPLERS",
+        "SCHEDULES",
+        "TRACERS",
+        "UNITS",
+        "build",
+    ),
+    "resources": ("LatencyModel", "ResourceCounter", "ResourceTable", "Resources", "count_resources"),
     "tracing": ("BackwardTracer", "ForwardTracer", "ImageClassifierPseudoLoss", "ModuleGraph", "SumPseudoLoss"),
     "units": (
         "Channel",
+        "GroupFisherChannelUnit",
+        "L1MutableChannelUnit",
         "MutableChannelUnit",
         "OneShotMutableChannelUnit",
+        "RankedMutableChannelUnit",
         "SequentialMutableChannelUnit",
         "SlimmableChannelUnit",
     ),
@@ -84,6 +107,15 @@ def __dir__() -> list[str]:
 if TYPE_CHECKING:  # what type checkers and editors see
     from lightning_channels._config import config_dir, mutator_config
     from lightning_channels.callbacks import ChannelPruning, newest_checkpoint
+    from lightning_channels.criteria import (
+        CollectingCriterion,
+        Criterion,
+        GroupTensor,
+        WeightCriterion,
+        build_criterion,
+        group_tensors,
+        normalized,
+    )
     from lightning_channels.distillation import Distillation
     from lightning_channels.dynamic_ops import (
         DynamicBatchNorm1d,
@@ -127,10 +159,26 @@ if TYPE_CHECKING:  # what type checkers and editors see
         SlimmableMutableChannel,
         SquentialMutableChannel,
     )
-    from lightning_channels.mutators import ChannelMutator, SlimmableChannelMutator, find_mutator
+    from lightning_channels.mutators import (
+        ChannelMutator,
+        GroupFisherChannelMutator,
+        SlimmableChannelMutator,
+        find_mutator,
+    )
+    from lightning_channels.pruning import PruneEvent, Pruner, build_schedule, parse_target
     from lightning_channels.recalibration import recalibrate_batch_norm, recalibrated
-    from lightning_channels.registry import LOSS_CALCULATORS, MODELS, MUTATORS, SAMPLERS, TRACERS, UNITS, build
-    from lightning_channels.resources import ResourceCounter, count_resources
+    from lightning_channels.registry import (
+        CRITERIA,
+        LOSS_CALCULATORS,
+        MODELS,
+        MUTATORS,
+        SAMPLERS,
+        SCHEDULES,
+        TRACERS,
+        UNITS,
+        build,
+    )
+    from lightning_channels.resources import LatencyModel, ResourceCounter, Resources, ResourceTable, count_resources
     from lightning_channels.tracing import (
         BackwardTracer,
         ForwardTracer,
@@ -140,8 +188,11 @@ if TYPE_CHECKING:  # what type checkers and editors see
     )
     from lightning_channels.units import (
         Channel,
+        GroupFisherChannelUnit,
+        L1MutableChannelUnit,
         MutableChannelUnit,
         OneShotMutableChannelUnit,
+        RankedMutableChannelUnit,
         SequentialMutableChannelUnit,
         SlimmableChannelUnit,
     )

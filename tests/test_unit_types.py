@@ -22,6 +22,8 @@ UNIT_TYPES: dict[str, dict[str, Any]] = {
         "default_args": {"candidate_choices": [0.3, 0.5, 1.0], "choice_mode": "ratio"},
     },
     "any": {"type": "MutableChannelUnit"},
+    "l1": {"type": "L1MutableChannelUnit", "default_args": {"choice_mode": "ratio", "divisor": 2}},
+    "ranked": {"type": "RankedMutableChannelUnit", "default_args": {"criterion": {"type": "l2", "reduction": "max"}}},
 }
 
 
@@ -45,3 +47,4 @@ def test_every_unit_type(name: str, kind: str) -> None:
         rebuilt = ChannelMutator.from_structure(state)
         rebuilt.prepare_from_supernet(copy.deepcopy(plain))
         assert rebuilt.current_choices == choices
+        assert rebuilt.kept_channels() == mutator.kept_channels()

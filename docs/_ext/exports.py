@@ -43,11 +43,19 @@ class Exports(SphinxDirective):
         if inspect.isclass(value):
             members = [] if "brief" in self.options else ["   :members:"]
             bases = [] if value.__bases__ == (object,) else ["   :show-inheritance:"]
+            if _is_only_ours(value) and not hasattr(lightning_channels, value.__base__.__name__):
+                bases = ["   :inherited-members:"] if members else []  # the base is documented nowhere else
             return [f".. autoclass:: {qualified}", *members, *bases, ""]
         if callable(value):
             return [f".. autofunction:: {qualified}", ""]
         described = [f"   {line}" for line in _what_it_is(value)]
         return [f".. py:data:: {name}", "   :module: lightning_channels", "", *described, ""]
+
+
+def _is_only_ours(cls: type) -> bool:
+    """Whether a class has a base, and each of its bases is of this package."""
+    bases = cls.__mro__[1:-1]
+    return bool(bases) and all(base.__module__.startswith("lightning_channels.") for base in bases)
 
 
 def _what_it_is(value: Any) -> list[str]:

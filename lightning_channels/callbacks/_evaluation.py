@@ -77,8 +77,11 @@ class EvaluationHooks(RunHooks, ABC):
 
     def _validated(self, part: str) -> tuple[dict[str, Choices], Choices]:
         """The choices of each width, and the ordinary ones."""
-        current, ordinary = self.mutator.current_choices, self._evaluation_choices()
-        widths = {part + name: {**current, **choices_of(self.mutator, width)} for name, width in self.widths.items()}
+        current: Choices = {**self.mutator.current_choices, **self.mutator.kept_channels()}
+        ordinary = self._evaluation_choices()
+        widths: dict[str, Choices] = {
+            part + name: {**current, **choices_of(self.mutator, width)} for name, width in self.widths.items()
+        }
         return widths, current if ordinary is None else {**current, **ordinary}
 
     def _validate_at(self, choices: Choices) -> None:

@@ -76,7 +76,7 @@ def _read(width: Any) -> str | float | Choices:
 
 def choices_of(mutator: ChannelMutator, width: str | float | Choices) -> Choices:
     """The choices of all units at a width."""
-    if isinstance(width, dict):
+    if isinstance(width, Mapping):
         return {**mutator.sample_choices("max"), **width}
     return mutator.sample_choices(width) if isinstance(width, str) else choices_at(mutator, width)
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from lightning_channels._hooks import drop_own_hooks
 from lightning_channels._modules import modules_of, named_tensors_of
 from lightning_channels.dynamic_ops import containers, is_dynamic, make_static
 from lightning_channels.dynamic_ops.convert import StaticMemo
@@ -19,6 +20,7 @@ from lightning_channels.export.tensors import active_tensors
 from lightning_channels.mutables import BaseMutableChannel, batch_update
 from lightning_channels.mutators.preparation import MUTATOR
 from lightning_channels.tracing.preserving import paused_gc
+from lightning_channels.units.choosing import Choice, is_listed
 
 __all__ = ["export_subnet"]
 
@@ -29,12 +31,13 @@ _COMPILED = "_compiler_ctx"
 """Where a compiled LightningModule keeps its own methods; the compiled ones that hide them know this one module."""
 
 
-def export_subnet(model: nn.Module, choices: Mapping[str, int | float] | None = None) -> nn.Module:
+def export_subnet(model: nn.Module, choices: Mapping[str, Choice] | None = None) -> nn.Module:
     """Copy a prepared model with its active channels alone; what isn't active is never copied.
 
     Args:
         model: A prepared module, or a LightningModule; it isn't changed.
-        choices: Unit names to choices; units that aren't named keep their current one.
+        choices: Unit names to choices, or to lists of the channels to keep; units that aren't named keep what is active
+            now.
 
     Returns:
         A model of the plain classes, with the same mode, dtype, device, memory format and hooks. It can be pickled, and
@@ -61,9 +64,7 @@ def export_subnet(model: nn.Module, choices: Mapping[str, int | float] | None = 
     return static_copy(model, choices)
 
 
-def static_copy(
-    model: nn.Module, choices: Mapping[str, int | float] | None = None, throwaway: bool = False
-) -> nn.Module:
+def static_copy(model: nn.Module, choices: Mapping[str, Choice] | None = None, throwaway: bool = False) -> nn.Module:
     """What :func:`export_subnet` returns.
 
     Args:
@@ -102,6 +103,7 @@ def static_copy(
                 module.__dict__.pop(name, None)
             if is_dynamic(module):
                 make_static(module, cut, borrowed=state_of(module).candidates is None)
+    drop_own_hooks(modules_of(exported))
     forget(keepers(exported))
     if throwaway:
         for module in modules_of(model):
@@ -152,7 +154,7 @@ def _uncompiled(model: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
-def _chosen(model: nn.Module, choices: Mapping[str, int | float]) -> Iterator[None]:
+def _chosen(model: nn.Module, choices: Mapping[str, Choice]) -> Iterator[None]:
     """Set units by name inside the block; what decides about a channel is found through the model's own containers."""
     units = _units(model) if choices else {}
     for name in choices:
@@ -170,14 +172,17 @@ def _chosen(model: nn.Module, choices: Mapping[str, int | float]) -> Iterator[No
             mutable.put_back(snapshot)
 
 
-def _choose(model: nn.Module, units: Mapping[str, Any], choices: dict[str, int | float]) -> None:
+def _choose(model: nn.Module, units: Mapping[str, Any], choices: dict[str, Choice]) -> None:
     """Set choices through the mutators that know the units, since these can mean more together than each alone."""
     for mutator in [module.__dict__[MUTATOR] for module in modules_of(model) if module.__dict__.get(MUTATOR)]:
         own = {name: choices.pop(name) for name in list(choices) if name in mutator.name2unit}
         if own:
             mutator.set_choices(own)
     for name, choice in choices.items():
-        units[name].current_choice = choice
+        if is_listed(choice):
+            units[name].keep(choice)
+        else:
+            units[name].current_choice = choice
 
 
 def _roots(model: nn.Module) -> Iterator[BaseMutableChannel]:

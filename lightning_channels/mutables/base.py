@@ -11,7 +11,15 @@ from torch import Tensor
 
 from lightning_channels._compiling import compiled_as, width_symbol
 from lightning_channels.errors import ChoiceError
-from lightning_channels.mutables.selection import Selection, as_index, as_mask, normalise, positive, size_of
+from lightning_channels.mutables.selection import (
+    IndexSelection,
+    Selection,
+    as_index,
+    as_mask,
+    normalise,
+    positive,
+    size_of,
+)
 
 if TYPE_CHECKING:
     from lightning_channels.mutables.container import MutableChannelContainer
@@ -28,6 +36,9 @@ __all__ = [
 
 STALE: Final[Any] = object()
 """In the place of a container's selection, until it is computed."""
+
+# setting what is active already changes nothing; a number of compiled code is not compared, which would fix it
+_COMPARED = (int, IndexSelection)
 
 # (mutable, its snapshot before), one entry a change, while a batch_update block is open
 _journal: list[tuple[BaseMutableChannel, Any]] | None = None
@@ -129,7 +140,7 @@ class BaseMutableChannel:
     def current_choice(self, choice: Any) -> None:
         self.keep(choice)
 
-    def keep(self, channels: int | Sequence[int] | Tensor) -> None:
+    def keep(self, channels: int | Sequence[int] | Tensor | IndexSelection) -> None:
         """Set which channels are active.
 
         Args:
@@ -141,7 +152,7 @@ class BaseMutableChannel:
         self._set(normalise(channels, self.num_channels, self.name or type(self).__name__))
 
     def _set(self, selection: Selection) -> None:
-        if selection is self._selection or (type(selection) is int and selection == self._selection):
+        if selection is self._selection or (type(selection) in _COMPARED and selection == self._selection):
             return
         self._note()
         self._selection = selection

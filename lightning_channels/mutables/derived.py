@@ -93,7 +93,7 @@ class DerivedMutableChannel(BaseMutableChannel):
                 self._resolved = (given, from_index(mask.nonzero().flatten(), self.num_channels))
         return self._resolved[1]
 
-    def keep(self, channels: int | Sequence[int] | Tensor) -> None:
+    def keep(self, channels: int | Sequence[int] | Tensor | IndexSelection) -> None:
         """Refused: the source decides.
 
         Raises:

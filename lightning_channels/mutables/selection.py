@@ -132,17 +132,21 @@ def from_index(index: Tensor, num_channels: int) -> Selection:
     return IndexSelection(index)
 
 
-def normalise(channels: int | Sequence[int] | Tensor, num_channels: int, what: str) -> Selection:
+def normalise(channels: int | Sequence[int] | Tensor | IndexSelection, num_channels: int, what: str) -> Selection:
     """Check what a user asks to keep, and bring it to its simplest form.
 
     Args:
-        channels: The first n, or the channels by index, or a bool mask.
+        channels: The first n, or the channels by index, or a bool mask, or what came out of this before.
         num_channels: How many there are.
         what: Whose channels, for messages.
 
     Raises:
         ChoiceError: If nothing would be kept, a channel is out of range or named twice, or the type is another one.
     """
+    if isinstance(channels, IndexSelection) and int(channels.index[-1]) < num_channels:
+        return channels
+    if isinstance(channels, IndexSelection):
+        channels = channels.index
     if isinstance(channels, Tensor) and channels.dim() > 0:
         return _from_tensor(channels, num_channels, what)
     if isinstance(channels, Sequence):
@@ -165,9 +169,14 @@ def _integer(value: object, what: str) -> int:
 
 @_durable
 def _tensor_of(channels: Sequence[int], what: str) -> Tensor:
-    if channels and all(isinstance(channel, bool) for channel in channels):
+    kinds = set(map(type, channels))
+    if kinds == {bool}:
         return torch.tensor(list(channels), dtype=torch.bool, device="cpu")
-    return torch.tensor([_integer(channel, what) for channel in channels], dtype=torch.long, device="cpu")
+    numbers = list(channels) if kinds == {int} else [_integer(channel, what) for channel in channels]
+    try:
+        return torch.tensor(numbers, dtype=torch.long, device="cpu")
+    except (OverflowError, RuntimeError, ValueError) as error:
+        raise ChoiceError(f"{what} is asked to keep a channel whose number has more than 64 bits") from error
 
 
 @_durable

@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from lightning_channels.mutables.base import SquentialMutableChannel
-from lightning_channels.mutables.selection import Selection, normalise
+from lightning_channels.mutables.selection import IndexSelection, Selection, normalise
 
 __all__ = ["SlimmableMutableChannel"]
 
@@ -29,7 +29,7 @@ class SlimmableMutableChannel(SquentialMutableChannel):
         None
     """
 
-    def take(self, candidate: int, channels: int | Sequence[int] | Tensor) -> None:
+    def take(self, candidate: int, channels: int | Sequence[int] | Tensor | IndexSelection) -> None:
         """Activate a candidate.
 
         Args:

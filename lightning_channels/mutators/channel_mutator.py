@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal, cast
 
 import torch
@@ -15,6 +15,7 @@ from lightning_channels.eval_caches import forget, keepers
 from lightning_channels.mutables import batch_update
 from lightning_channels.mutators import structure
 from lightning_channels.mutators.attention_report import AttentionUnits
+from lightning_channels.mutators.costs import Costs
 from lightning_channels.mutators.preparation import (
     MUTATOR,
     Snapshot,
@@ -31,6 +32,7 @@ from lightning_channels.registry import MUTATORS
 from lightning_channels.tracing.preserving import paused_gc
 from lightning_channels.tracing.running import ExampleInputs
 from lightning_channels.units import MutableChannelUnit
+from lightning_channels.units.choosing import Choice, is_listed
 from lightning_channels.units.constraints import check_constraints
 
 __all__ = ["ChannelMutator", "find_mutator"]
@@ -42,8 +44,8 @@ class ChannelMutator:
 
     Args:
         channel_unit_cfg: A unit class, its registered name, or a dict with ``type``, ``default_args`` (arguments of
-            every unit) and ``units`` (name → ``init_args`` over these, and ``choice``; or the path of a YAML or
-            JSON file with them).
+            every unit) and ``units`` (name → ``init_args`` over these, ``choice``, ``kept`` and ``order``; or the path
+            of a YAML or JSON file with them).
         parse_cfg: How units are found: a dict with the ``type`` of a tracer and its arguments; ``{"type": "Config"}``
             for a template that holds channels, and ``{"type": "Predefined"}`` for a model that was written with dynamic
             ops and mutables. Neither of these two runs the model.
@@ -51,6 +53,7 @@ class ChannelMutator:
     Attributes:
         macs: Multiply-accumulates of each module at full width, for the example input's batch, where they were
             recorded.
+        costs: What any choice costs, where that was recorded; :class:`lightning_channels.Resources` counts with it.
         proof_record: How the mutable units were verified.
 
     Raises:
@@ -86,6 +89,7 @@ class ChannelMutator:
         self._attentions: tuple[AttentionUnits, ...] = ()
         self._keepers: list[nn.Module] = []
         self.proof_record = ProofRecord()
+        self.costs = Costs()
         self.macs: dict[str, int] = {}
 
     @property
@@ -143,12 +147,15 @@ class ChannelMutator:
             record = found.prove(model, verify == "full") if verify and found.prove is not None else ProofRecord()
             self._units = found.units
             self._settle()
-            self.set_choices(self._template_choices(found.units))
+            given = self.unit_config.units
+            self._restore({unit.name: given[unit.name] for unit in found.units if unit.name in given})
+            costs = found.costs()
         except BaseException:
             self._units = None
             release(model, attached, found.before)
             raise
-        self._model, self._fingerprint, self.macs = model, fingerprint, found.macs
+        self._model, self._fingerprint = model, fingerprint
+        self.costs, self.macs = costs, costs.full_macs(found.units) or found.known_macs
         self._keepers = keepers(model)
         for unit in found.units if self._keepers else ():
             unit._changed = self.widths_changed
@@ -157,9 +164,17 @@ class ChannelMutator:
         self.proof_record, self._unruled, self._attentions = record, found.unruled, found.attentions
         model.__dict__[MUTATOR] = self
 
-    def _template_choices(self, units: list[MutableChannelUnit]) -> dict[str, int | float]:
-        given = self.unit_config.units
-        return {u.name: given[u.name]["choice"] for u in units if given.get(u.name, {}).get("choice") is not None}
+    def _restore(self, states: Mapping[str, Mapping[str, Any]]) -> None:
+        """Set what was written down of units: their choices, the channels that they keep, and in which order."""
+        known = self._named(states)
+        before = [(known[name], known[name].order) for name in states]
+        try:
+            chosen = {name: known[name].read_state(state) for name, state in states.items()}
+            self.set_choices({name: choice for name, choice in chosen.items() if choice is not None})
+        except BaseException:
+            for unit, order in before:
+                unit.order = order
+            raise
 
     def _settle(self) -> None:
         """Called once the units are known and proven, before choices are set; whatever it raises undoes all."""
@@ -179,7 +194,7 @@ class ChannelMutator:
         self._units = self._model = None
         self.widths_changed()
         self._keepers = []
-        self._fingerprint, self.macs, self._before = {}, {}, []
+        self._fingerprint, self.macs, self._before, self.costs = {}, {}, [], Costs()
         return model
 
     @property
@@ -231,26 +246,60 @@ class ChannelMutator:
         kinds = ("random", "max", "min")
         raise ConfigError(f"kind must be one of {', '.join(kinds)}, got {kind!r}{did_you_mean(kind, kinds)}")
 
-    def set_choices(self, choices: Mapping[str, int | float]) -> None:
+    def check_choices(self, choices: Mapping[str, Choice]) -> list[tuple[MutableChannelUnit, int]]:
+        """The numbers of channels that choices stand for, without setting them.
+
+        Args:
+            choices: As :meth:`set_choices` takes them.
+
+        Raises:
+            ChoiceError: If a name is unknown or a choice is not allowed.
+        """
+        known = self._named(choices)
+        return [(known[name], known[name].check_choice(choice)) for name, choice in choices.items()]
+
+    def set_choices(self, choices: Mapping[str, Choice]) -> None:
         """Set widths; units that are not named keep theirs.
 
         Args:
             choices: Unit name → number of channels or ratio, as the unit's ``choice_mode`` says; rounded to what
-                divisor and groups allow.
+                divisor and groups allow. Or a list of the channels to keep, which is taken as it is.
 
         Raises:
             ChoiceError: If a name is unknown or a choice is not allowed; no width is changed then.
         """
+        units = self._named(choices)
+        with batch_update():
+            for name, choice in choices.items():
+                units[name].choose(choice)
+        self.widths_changed()
+
+    def _named(self, names: Iterable[str]) -> dict[str, MutableChannelUnit]:
         known = self.name2unit
-        for name in choices:
+        for name in names:
             if name not in known:
                 hint = did_you_mean(name, known) or "."
                 raise ChoiceError(f"unknown unit {name!r}{hint} The model has {len(known)} units")
-        numbers = [(known[name], known[name].check_choice(choice)) for name, choice in choices.items()]
-        with batch_update():
-            for unit, number in numbers:
-                unit.keep_first(number)
-        self.widths_changed()
+        return known
+
+    def kept_channels(self) -> dict[str, list[int]]:
+        """The active channels of the mutable units that keep something else than their first ones."""
+        kept = {unit.name: unit.kept for unit in self.mutable_units}
+        return {name: channels for name, channels in kept.items() if channels is not None}
+
+    def keep_channels(self, kept: Mapping[str, Sequence[int]]) -> None:
+        """Activate exactly these channels; units that are not named keep theirs.
+
+        Args:
+            kept: Unit name → indices.
+
+        Raises:
+            ChoiceError: If a name is unknown, or a unit can't keep exactly these; nothing is changed then.
+        """
+        for name, channels in kept.items():
+            if not is_listed(channels):
+                raise ChoiceError(f"the kept channels of unit {name!r} must be a list of integers, got {channels!r}")
+        self.set_choices(kept)
 
     def widths_changed(self) -> None:
         """Let the model forget what it computed in eval mode at other widths, such as position biases that it keeps.
@@ -305,10 +354,11 @@ class ChannelMutator:
         """All that is needed to build this mutator again on a fresh model without tracing it, as plain data.
 
         Returns:
-            ``{version, template, choices, fingerprint}``; see :mod:`lightning_channels.mutators.structure`.
+            ``{version, template, choices, fingerprint, kept?, order?}``; see
+            :mod:`lightning_channels.mutators.structure`.
         """
         template = self.config_template(with_unit_init_args=True, with_channels=True)
-        return structure.dump(template, self.macs, self.current_choices, self._fingerprint)
+        return structure.dump(template, self.costs.to_plain(), self.current_choices, self._fingerprint)
 
     @classmethod
     def from_structure(cls, data: Mapping[str, Any]) -> ChannelMutator:
@@ -323,16 +373,16 @@ class ChannelMutator:
         return cast(ChannelMutator, mutator)
 
     def load_structure(self, data: Mapping[str, Any]) -> None:
-        """Set the choices of a structure after checking that its mutable units are those of this model.
+        """Set the choices and channels of a structure after checking that its mutable units are those of this model.
 
         Raises:
             StructureError: If a mutable unit differs; the message names the units. No width is changed then.
         """
-        self.set_choices(structure.check(data, self.mutable_units))
+        self._restore(structure.check(data, self.mutable_units))
 
     # --- the model ---------------------------------------------------------------------------------------------------
 
-    def export(self, model: nn.Module | None = None, choices: Mapping[str, int | float] | None = None) -> nn.Module:
+    def export(self, model: nn.Module | None = None, choices: Mapping[str, Choice] | None = None) -> nn.Module:
         """A plain static module of the current or given widths; see :func:`lightning_channels.export_subnet`."""
         from lightning_channels.export import export_subnet  # a convenience: export is a layer below this one
 

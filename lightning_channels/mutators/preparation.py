@@ -16,6 +16,7 @@ from lightning_channels.errors import ConfigError, PrepareError, StructureError,
 from lightning_channels.mutables import BaseMutableChannel
 from lightning_channels.mutators.agreement import agreeing
 from lightning_channels.mutators.attention_report import AttentionUnits, attention_units
+from lightning_channels.mutators.costs import Costs
 from lightning_channels.mutators.head_size import HeadSizes
 from lightning_channels.mutators.proof import Proof, ProofRecord
 from lightning_channels.mutators.report import OpReport, unruled_ops
@@ -40,7 +41,7 @@ __all__ = [
 MUTATOR = "_channel_mutator"
 """Where a prepared model holds its mutator."""
 
-_WITHOUT_TRACER = {"Config": ("type", "macs"), "Predefined": ("type",)}
+_WITHOUT_TRACER = {"Config": ("type", "macs", "costs"), "Predefined": ("type",)}
 """The types of ``parse_cfg`` that name no tracer, with their keys."""
 
 
@@ -70,20 +71,22 @@ class Found:
 
     Attributes:
         units: In the order of their modules.
-        macs: Multiply-accumulates of each module at full width.
+        costs: Tells what choices cost, once it is known which of the units can change.
         prove: Runs the prepared model narrow and takes the units that come out wrong off it (its second argument:
             whether each unit is to be tried alone as well); ``None`` without a trace.
         unruled: The operators without a rule.
         before: What the mutables of a predefined model were at.
         attentions: What decides about the heads of the model's attentions.
+        known_macs: Multiply-accumulates of each module at full width, in a template that says no more of costs.
     """
 
     units: list[MutableChannelUnit]
-    macs: dict[str, int]
+    costs: Callable[[], Costs]
     prove: Callable[[nn.Module, bool], ProofRecord] | None = None
     unruled: tuple[OpReport, ...] = ()
     before: list[Snapshot] = field(default_factory=list)
     attentions: tuple[AttentionUnits, ...] = ()
+    known_macs: dict[str, int] = field(default_factory=dict)
 
 
 def make_tracer(parse_cfg: Mapping[str, Any]) -> Tracer | None:
@@ -160,9 +163,6 @@ def find_units(
             arguments = config.args_of(name)
         units.append(config.unit_class.init_from_group(group, {**arguments, **sizes.arguments(group, name)}))
     config.check_names(unit.name for unit in units)
-    macs: dict[str, int] = {}
-    for cost in graph.walk.costs:
-        macs[cost.module] = macs.get(cost.module, 0) + cost.macs
     inputs = tracer.inputs_for(model, example_inputs)
     replayable = tracer.replayable(graph, inputs)
     proven = units if replayable is graph else agreeing(units, replayable)
@@ -170,7 +170,13 @@ def find_units(
     def prove(prepared: nn.Module, full: bool) -> ProofRecord:
         return Proof(replayable, proven, inputs, full).run(prepared)
 
-    return Found(units, macs, prove, unruled_ops(graph, units), attentions=attention_units(graph, units))
+    return Found(
+        units,
+        lambda: Costs.of(graph, units),
+        prove,
+        unruled_ops(graph, units),
+        attentions=attention_units(graph, units),
+    )
 
 
 def _from_model(config: UnitConfig, model: nn.Module) -> Found:
@@ -186,7 +192,7 @@ def _from_model(config: UnitConfig, model: nn.Module) -> Found:
     except BaseException:
         release(model, units, before)
         raise
-    return Found(units, {}, before=before)
+    return Found(units, Costs, before=before)
 
 
 def _from_config(config: UnitConfig, parse_cfg: dict[str, Any], model: nn.Module) -> Found:
@@ -211,7 +217,8 @@ def _from_config(config: UnitConfig, parse_cfg: dict[str, Any], model: nn.Module
                 f"unit {name!r} has the channels of {unit.name!r}; a unit's name follows from its channels"
             )
         units.append(unit)
-    return Found(units, dict(macs))
+    costs = Costs.read(parse_cfg.get("costs"), units)
+    return Found(units, lambda: costs, known_macs=dict(macs))
 
 
 def attach_units(model: nn.Module, units: Iterable[MutableChannelUnit], attached: list[MutableChannelUnit]) -> None:
@@ -236,3 +243,4 @@ def release(model: nn.Module, units: Iterable[MutableChannelUnit], before: Itera
             restore(module)
     for unit in units:
         unit.mutable_channel.keep(unit.num_channels)
+        unit.model = None

@@ -13,6 +13,7 @@ from lightning_channels.mutables import batch_update
 from lightning_channels.mutators.channel_mutator import ChannelMutator
 from lightning_channels.registry import MUTATORS
 from lightning_channels.units import SlimmableChannelUnit
+from lightning_channels.units.choosing import Choice
 
 __all__ = ["SlimmableChannelMutator"]
 
@@ -110,14 +111,14 @@ class SlimmableChannelMutator(ChannelMutator):
 
     # --- choices -----------------------------------------------------------------------------------------------------
 
-    def set_choices(self, choices: Mapping[str, int | float]) -> None:
+    def set_choices(self, choices: Mapping[str, Choice]) -> None:
         """Set widths; units that are not named keep theirs.
 
         Where all units together then have the widths of a subnet, it is that subnet (of equal ones the last), with its
         statistics, even if a unit has another candidate of the same width.
 
         Args:
-            choices: Unit name → one of its candidates.
+            choices: Unit name → one of its candidates, or a list of channels to keep.
 
         Raises:
             ChoiceError: If a name is unknown or a choice is no candidate; no width is changed then.
@@ -125,11 +126,14 @@ class SlimmableChannelMutator(ChannelMutator):
         with batch_update():
             super().set_choices(choices)
             units = self._slimmable_units
+            if any(unit.current_candidate is None for unit in units):
+                return  # channels were kept by hand
             active = [unit.mutable_channel.activated_channels for unit in units]
             widths = [unit.candidate_numbers for unit in units]
             for subnet in reversed(range(self.num_subnets)):
                 if all(numbers[subnet] == number for numbers, number in zip(widths, active, strict=True)):
-                    self.set_subnet(subnet)
+                    for unit in units:
+                        unit.stand_at(subnet)
                     break
 
     def sample_choices(self, kind: str = "random", rng: random.Random | None = None) -> dict[str, int | float]:

@@ -3,9 +3,10 @@
 .. code-block:: yaml
 
     version: 1
-    template: {type: ChannelMutator, channel_unit_cfg: …, parse_cfg: {type: Config, macs: {conv1: 118013952, …}}}
+    template: {type: ChannelMutator, channel_unit_cfg: …, parse_cfg: {type: Config, costs: …}}
     choices: {conv1_(0, 64)_64: 32, …}
     fingerprint: {tensors: {conv1.weight: [64, 3, 7, 7], …}, classes: {conv1: Conv2d, …}, units: 5f70bf18…}
+    kept: …   # and order, where channels are kept that aren't the first ones: see lightning_channels.mutators.kept
 
 Nothing in it is ever imported or called; types are names in our registry. Its units are taken without a trace because
 they were proven when it was made, so they must be those: ``units`` is a digest of their channels.
@@ -27,6 +28,7 @@ from lightning_channels.dynamic_ops import is_dynamic
 from lightning_channels.dynamic_ops.attributes import attribute_sizes
 from lightning_channels.dynamic_ops.spec import spec_of
 from lightning_channels.errors import StructureError, check_keys, did_you_mean
+from lightning_channels.mutators.kept import OPTIONAL, check_lists, take_lists
 from lightning_channels.units import Channel, MutableChannelUnit
 from lightning_channels.units.layout import channels_template
 
@@ -49,18 +51,22 @@ _PRINTED: dict[str, tuple[str, Callable[[object], bool]]] = {
 
 
 def dump(
-    template: dict[str, Any], macs: dict[str, int], choices: Mapping[str, int | float], print_: dict[str, Any]
+    template: dict[str, Any], costs: dict[str, Any], choices: Mapping[str, int | float], print_: dict[str, Any]
 ) -> dict[str, Any]:
     """Put a structure together; its template finds units without a tracer: by their channels, or in the model."""
+    units = {name: dict(unit) for name, unit in template["channel_unit_cfg"]["units"].items()}
+    lists = take_lists(units)
+    template = {**template, "channel_unit_cfg": {**template["channel_unit_cfg"], "units": units}}
     predefined = template["parse_cfg"]["type"] == "Predefined"
     parse_cfg: dict[str, Any] = {"type": "Predefined" if predefined else "Config"}
-    if macs:
-        parse_cfg["macs"] = dict(macs)
+    if costs:
+        parse_cfg["costs"] = to_plain(costs)
     return {
         "version": VERSION,
         "template": {**template, "parse_cfg": parse_cfg},
         "choices": dict(choices),
         "fingerprint": {**to_plain(print_), "units": _digest(_mutable(template, choices))},
+        **lists,
     }
 
 
@@ -84,18 +90,20 @@ def load(data: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     """
     plain = _checked(data)
     template, units = plain["template"], _units_of(plain)
+    take_lists(units)  # as the choices there, they don't count
     for name, choice in plain["choices"].items():
         if name not in units:
             raise StructureError(
                 f"the structure has a choice for the unit {name!r}, but no such unit{did_you_mean(name, units)}"
             )
         units[name]["choice"] = choice
+        units[name] |= {key: plain[key][name] for key in OPTIONAL if name in plain.get(key, {})}
     return template, plain["fingerprint"]
 
 
 def _checked(data: Any) -> dict[str, Any]:
     plain: dict[str, Any] = to_plain(data, "structure")
-    check_keys(plain, _KEYS, "a structure", StructureError)
+    check_keys(plain, (*_KEYS, *OPTIONAL), "a structure", StructureError)
     for key in _KEYS:
         if key not in plain:
             raise StructureError(f"the structure has no {key!r}; it needs the keys {', '.join(_KEYS)}")
@@ -110,6 +118,7 @@ def _checked(data: Any) -> dict[str, Any]:
     for name, choice in plain["choices"].items():
         if not is_number(choice):
             raise StructureError(f"the structure's choice of {name!r} must be a number, got {choice!r}")
+    check_lists(plain)
     _check_print(plain["fingerprint"])
     _units_of(plain)
     return plain
@@ -232,8 +241,11 @@ def _dims(module: nn.Module, channel: Channel) -> list[tuple[str, int]]:
     ]
 
 
-def check(data: Mapping[str, Any], units: list[MutableChannelUnit]) -> dict[str, int | float]:
-    """The choices of a structure, after comparing its mutable units with those of a model.
+def check(data: Mapping[str, Any], units: list[MutableChannelUnit]) -> dict[str, dict[str, Any]]:
+    """What a structure says of the units, after comparing its mutable units with those of a model.
+
+    Returns:
+        For each unit its choice, and what it keeps and in which order, as in a unit's config.
 
     Raises:
         StructureError: If it isn't a structure, or if its units differ; the message names them.
@@ -249,8 +261,10 @@ def check(data: Mapping[str, Any], units: list[MutableChannelUnit]) -> dict[str,
     if differing:
         more = f" and {len(differing) - 8} more" if len(differing) > 8 else ""
         raise StructureError(f"the checkpoint's units don't fit the model: {'; '.join(differing[:8])}{more}")
-    choices: dict[str, int | float] = plain["choices"]
-    return choices
+    return {
+        name: {"choice": choice, **{key: plain[key][name] for key in OPTIONAL if name in plain.get(key, {})}}
+        for name, choice in plain["choices"].items()
+    }
 
 
 def _facts(unit: Mapping[str, Any]) -> Any:

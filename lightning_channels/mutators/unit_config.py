@@ -15,7 +15,7 @@ from lightning_channels.units import MutableChannelUnit
 __all__ = ["UnitConfig"]
 
 _KEYS = ("type", "default_args", "units")
-_UNIT_KEYS = ("init_args", "channels", "choice")
+_UNIT_KEYS = ("init_args", "channels", "choice", "kept", "order")
 
 
 class UnitConfig:
@@ -28,7 +28,7 @@ class UnitConfig:
     Attributes:
         unit_class: The class.
         default_args: Arguments of every unit.
-        units: Unit name → its ``init_args``, ``channels`` and ``choice``.
+        units: Unit name → its ``init_args``, ``channels``, ``choice``, ``kept`` and ``order``.
 
     Raises:
         ConfigError: If a key, type or argument is unknown.

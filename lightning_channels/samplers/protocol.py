@@ -7,11 +7,15 @@ same ones as an uninterrupted run.
 from __future__ import annotations
 
 import random
+from collections.abc import Mapping
 from typing import Any, Protocol, TypeAlias, runtime_checkable
+
+from lightning_channels.units.choosing import Choice
 
 __all__ = ["Choices", "Sampler", "generator_for", "passes_of"]
 
-Choices: TypeAlias = dict[str, "int | float"]
+Choices: TypeAlias = Mapping[str, Choice]
+"""Unit name → number of channels or ratio, or which channels to keep."""
 
 
 def generator_for(seed: int, epoch: int, batch_idx: int) -> random.Random:

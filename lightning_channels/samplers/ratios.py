@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator, Mapping, Sequence
-from fnmatch import fnmatchcase
 from typing import Any, TypeAlias
 
-from lightning_channels.errors import ConfigError, did_you_mean
+from lightning_channels._patterns import first_matches
+from lightning_channels.errors import ConfigError
 from lightning_channels.samplers.protocol import Choices
 
 __all__ = ["RatioDraws", "RatiosLike", "choices_at"]
@@ -103,12 +103,7 @@ class RatioDraws:
             yield from ((unit, "*") for unit in units)
             return
         names = [unit.name for unit in units]
-        for pattern in self._patterns:
-            if not any(fnmatchcase(name, pattern) for name in names):
-                hint = did_you_mean(pattern, names) or "."
-                raise ConfigError(f"the {self._who} sampler's pattern {pattern!r} matches no unit{hint} Known: {names}")
-        for unit in units:
-            yield unit, next((pattern for pattern in self._patterns if fnmatchcase(unit.name, pattern)), None)
+        yield from zip(units, first_matches(self._patterns, names, f"the {self._who} sampler's"), strict=True)
 
 
 def _checked(who: str, ratios: Any) -> list[float]:

@@ -8,6 +8,7 @@ from typing import Any
 
 from lightning_channels._plain import read_file, to_plain
 from lightning_channels.errors import ConfigError
+from lightning_channels.mutators.kept import read_kept
 from lightning_channels.registry import SAMPLERS
 from lightning_channels.samplers.protocol import Choices, generator_for
 from lightning_channels.samplers.ratios import RatioDraws, RatiosLike
@@ -114,23 +115,27 @@ def read_choices(choices: Mapping[str, int | float] | str | os.PathLike[str]) ->
     """Choices from a dict, or from a YAML or JSON file of choices or of a structure.
 
     Args:
-        choices: Unit name → choice, or a path.
+        choices: Unit name → choice, or a path. Where a structure keeps other channels than the first ones, these are
+            the choice.
 
     Raises:
-        ConfigError: If the file can't be read, or if what it holds is no dict of numbers.
+        ConfigError: If the file can't be read, or if what it holds is no dict of numbers; or if a structure doesn't
+            keep as many channels as its choices say.
     """
     source = "choices"
     data: Any = choices
+    kept: dict[str, list[int]] = {}
     if isinstance(choices, (str, os.PathLike)):
         source = os.fspath(choices)
         data = read_file(source)
         if isinstance(data, Mapping) and isinstance(data.get("choices"), Mapping):
+            kept = read_kept(data)
             data = data["choices"]
     if not isinstance(data, Mapping):
         raise ConfigError(f"{source} must be a dict of unit name → choice, got {type(data).__name__}")
-    plain: Choices = to_plain(data, source)
+    plain = to_plain(data, source)
     for name, choice in plain.items():
         if type(choice) not in (int, float):
             what = f"{source}: the choice of {name!r}"
             raise ConfigError(f"{what} must be a number of channels or a ratio, got {choice!r}")
-    return plain
+    return {**plain, **kept}

@@ -81,6 +81,7 @@ class Program:
     Attributes:
         ops: The operators that depended on the model's tensors or inputs.
         shapes: Shape of each reference.
+        dtypes: Its dtype, where the program is complete.
         leaves: Reference → name of the parameter or floating buffer (as in ``named_parameters``).
         inputs: References of the model's input tensors.
         outputs: References of the tensors that the model returned.
@@ -96,6 +97,7 @@ class Program:
 
     ops: list[Op] = field(default_factory=list)
     shapes: dict[int, torch.Size] = field(default_factory=dict)
+    dtypes: dict[int, torch.dtype] = field(default_factory=dict)
     leaves: dict[int, str] = field(default_factory=dict)
     inputs: list[int] = field(default_factory=list)
     outputs: list[int] = field(default_factory=list)

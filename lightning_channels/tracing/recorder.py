@@ -79,6 +79,7 @@ class Recorder(TorchDispatchMode):
         self._next += 1
         setattr(tensor, _MARK, _Mark(self, ref, depends, is_real))
         self.program.shapes[ref.id] = tensor.shape
+        self.program.dtypes[ref.id] = tensor.dtype
         return ref
 
     def find(self, tensor: Tensor) -> _Mark | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from functools import cached_property
 
 import torch
@@ -16,7 +15,7 @@ from lightning_channels.tracing.rewrites import operator_key
 from lightning_channels.tracing.rules import OWN_RULES, Rule, rule_for
 from lightning_channels.tracing.rules.pointwise import pointwise
 
-__all__ = ["Cost", "Walk", "walk", "written_ids"]
+__all__ = ["Walk", "walk", "written_ids"]
 
 
 _KEEP_ZEROS = {
@@ -24,14 +23,6 @@ _KEEP_ZEROS = {
     "constant_pad_nd", "contiguous", "index", "index_select",
 }  # fmt: skip
 """Operators whose result is zero wherever an operand is, apart from views."""
-
-
-@dataclass(frozen=True, slots=True)
-class Cost:
-    """Multiply-accumulates of one operator at full width, for the batch of the example."""
-
-    module: str
-    macs: int
 
 
 class Walk:
@@ -45,7 +36,6 @@ class Walk:
         program: What is walked.
         labels: Collected edges, pins and so on.
         leaf_maps: Maps of the parameters and floating buffers, as they were at the start.
-        costs: One for each contraction.
         unruled: (operator, module) of each operator without a rule, in order, once each.
         touched: Names of the leaves that some operator read.
         weights: References of the leaves and of what is computed from them alone.
@@ -64,7 +54,6 @@ class Walk:
         self.program = program
         self.labels: Labels = Labels() if other is None else other.labels
         self.maps: dict[int, Maps] = {}
-        self.costs: list[Cost] = []
         self.unruled: dict[tuple[str, str], None] = {}
         self.touched: set[str] = set()
         self.weights: set[int] = set(program.leaves)
@@ -213,10 +202,6 @@ class Walk:
     def consume(self, op: Op, labels: Iterable[Tensor]) -> None:
         """Note the labels that a weight is contracted over."""
         self.consumed += [m.reshape(-1) for m in labels]
-
-    def cost(self, op: Op, macs: int) -> None:
-        """Record what a contraction costs at full width."""
-        self.costs.append(Cost(op.module, macs))
 
 
 def walk(program: Program, training: Program | None = None) -> Walk:

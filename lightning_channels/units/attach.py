@@ -17,7 +17,7 @@ from lightning_channels.mutables import BaseMutableChannel, DerivedMutableChanne
 from lightning_channels.tracing.sizes import may_count
 from lightning_channels.units.channel import Channel
 
-__all__ = ["attach", "check_fits", "check_followers", "detach"]
+__all__ = ["attach", "check_fits", "check_followers", "detach", "side_key"]
 
 
 _ADVICE = "Take units with the model that they were made from"
@@ -71,7 +71,7 @@ def _side_size(module: nn.Module, channel: Channel) -> int | None:
     if channel.tensor is not None:
         tensor = _bare_tensor(module, channel.tensor)
         return tensor.shape[channel.dim] if tensor is not None and channel.dim < tensor.dim() else None
-    key = _key(module, channel)
+    key = side_key(module, channel)
     return None if key is None else sides(module)[key]
 
 
@@ -84,8 +84,8 @@ def _bare_tensor(module: nn.Module, name: str) -> Tensor | None:
     return tensor
 
 
-def _key(module: nn.Module, channel: Channel) -> str | None:
-    """Name of the side that a channel is on."""
+def side_key(module: nn.Module, channel: Channel) -> str | None:
+    """Name of the side that a channel is on; None if the module has no such side."""
     if channel.attribute is not None:
         return channel.attribute
     if channel.tensor is not None:
@@ -108,7 +108,7 @@ def attach(model: nn.Module, channels: Sequence[Channel], mutable: BaseMutableCh
                 changed.append(module)
             bare = {} if channel.tensor is None else {channel.tensor: [channel.dim]}
             make_dynamic(module, bare, () if channel.attribute is None else (channel.attribute,))
-            container = container_of(module, channel.is_output_channel, _key(module, channel))
+            container = container_of(module, channel.is_output_channel, side_key(module, channel))
             tiling = container.crossing_channels if channel.crossing else container.mutable_channels
             tile = tiling.get((channel.start, channel.end))
             if tile is not None and tile.root is mutable:

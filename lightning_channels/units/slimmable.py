@@ -12,7 +12,8 @@ from lightning_channels._plain import is_int
 from lightning_channels.dynamic_ops import check_switchable, containers, is_dynamic, make_switchable, unswitch
 from lightning_channels.dynamic_ops.switching import SwitchableMixin
 from lightning_channels.errors import ChoiceError, ConfigError
-from lightning_channels.mutables import BaseMutableChannel, SlimmableMutableChannel
+from lightning_channels.mutables import BaseMutableChannel, IndexSelection, SlimmableMutableChannel
+from lightning_channels.mutables.selection import size_of
 from lightning_channels.registry import UNITS
 from lightning_channels.units.attach import check_fits
 from lightning_channels.units.one_shot import OneShotMutableChannelUnit
@@ -99,13 +100,19 @@ class SlimmableChannelUnit(OneShotMutableChannelUnit):
         if self._changed is not None:
             self._changed()
 
-    def keep_first(self, number: int) -> None:
-        """Activate the first ``number`` channels; where they are a candidate's, that candidate, of equals the last."""
+    def _activate(self, channels: int | IndexSelection) -> None:
+        """Activate channels; where they are as many as a candidate's, as that candidate, of equals the last."""
+        number = size_of(channels, self.num_channels)
         equal = [candidate for candidate, width in enumerate(self._numbers) if width == number]
         if equal:
-            self.mutable_channel.take(equal[-1], self._first(number))
+            self.mutable_channel.take(equal[-1], channels)
         else:
-            super().keep_first(number)
+            super()._activate(channels)
+
+    def stand_at(self, candidate: int) -> None:
+        """Take the active channels to be those of a candidate, which has as many."""
+        selection = self.mutable_channel.selection
+        self.mutable_channel.take(candidate, self.num_channels if selection is None else selection)
 
     # --- the model ---------------------------------------------------------------------------------------------------
 

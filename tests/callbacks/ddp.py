@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
 
 from lightning_channels import ChannelPruning
+from lightning_channels.samplers import FixedSampler
 from tests.callbacks.nets import Watch
 
 STEPS, BATCH, RANKS = 20, 4, 2
@@ -79,15 +80,35 @@ def fit(folder: Path, pruning: ChannelPruning, module: L.LightningModule) -> L.T
     return run
 
 
+class RanksByRank(L.Callback):
+    """Lets each rank keep other channels, where it is the last of the wrong ones."""
+
+    def __init__(self, pruning: ChannelPruning) -> None:
+        self.pruning = pruning
+
+    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if isinstance(self.pruning.sampler, FixedSampler):
+            self.pruning.mutator.mutable_units[0].rank([float(trainer.global_rank)] + [0.5] * 15)
+
+
 def main(folder: Path) -> None:
     run = fit(folder, ChannelPruning(seed=3), Module())
     run.save_checkpoint(folder / "ddp.ckpt")
     rank = run.global_rank
 
+    strongest = ChannelPruning(unit="l1", seed=3)
+    trainer(folder, strongest, limit_train_batches=3).fit(Module())
+    strongest.mutator.set_choices(strongest.mutator.sample_choices("min"))
+    torch.save(strongest.mutator.kept_channels(), folder / f"kept{rank}.pt")
+
     refusals = []
-    for wrong in (ChannelPruning(seed=rank), ChannelPruning(unit=("SequentialMutableChannelUnit", "one_shot")[rank])):
+    for wrong in (
+        ChannelPruning(seed=rank),
+        ChannelPruning(unit=("SequentialMutableChannelUnit", "one_shot")[rank]),
+        ChannelPruning(choices={}),
+    ):
         try:
-            trainer(folder, wrong, limit_train_batches=1).fit(Module())
+            trainer(folder, wrong, RanksByRank(wrong), limit_train_batches=1).fit(Module())
         except MisconfigurationException as error:
             refusals.append(str(error))
     (folder / f"refused{rank}.txt").write_text("\n".join(refusals))

@@ -83,6 +83,7 @@ class Diary(L.Callback):
         entry = {
             "step": [trainer.current_epoch, batch_idx, trainer.global_step],
             "choices": None if self.pruning is None else self.pruning.mutator.current_choices,
+            "kept": None if self.pruning is None else self.pruning.mutator.kept_channels(),
             "weights": hashlib.sha256(weights).hexdigest()[:16],
         }
         with self.path.open("a", encoding="utf-8") as file:

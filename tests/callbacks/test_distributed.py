@@ -66,8 +66,14 @@ def test_rank_zero_alone_writes_the_files(folder):
 def test_ranks_that_disagree_are_refused_on_both(folder):
     for rank in range(2):
         refusals = (folder / f"refused{rank}.txt").read_text().splitlines()
-        assert len(refusals) == 2
+        assert len(refusals) == 3
         assert all("the ranks don't agree" in line for line in refusals)
+
+
+def test_ranks_keep_the_same_strongest_channels(folder):
+    first, second = (torch.load(folder / f"kept{rank}.pt", weights_only=True) for rank in range(2))
+    assert first == second
+    assert [len(channels) for channels in first.values()] == [1, 1]
 
 
 class Synchronised(Classifier):

@@ -14,7 +14,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from lightning_channels import ChannelPruning
 from lightning_channels.callbacks import _random_state
 from lightning_channels.callbacks._resume import RESUME
-from tests.callbacks.nets import Classifier, images, trainer
+from tests.callbacks.nets import UNITS, Classifier, images, trainer
 from tests.callbacks.nets import loader as plain_loader
 from tests.callbacks.noise import BATCHES, EPOCHS, Noisy, loader, saving, train
 
@@ -38,6 +38,8 @@ RUNS = {
         ["12", "end12"],
     ),
     "sandwich": (loader, {}, {"sampler": "sandwich"}, ["9", "end12"]),
+    "strongest channels": (loader, {}, {"unit": "l1", "update_inactive": False}, ["9", "12"]),
+    "sandwich of the strongest": (loader, {}, {"unit": "l1", "sampler": "sandwich"}, ["9"]),
     "part of the batches": (partial(loader, by_epoch=True), {"limit_train_batches": 4}, {}, ["6", "4", "end8"]),
 }
 
@@ -56,6 +58,35 @@ def test_a_resumed_run_is_the_uninterrupted_one(tmp_path, name):
         resumed = run(tmp_path / f"diary{checkpoint}", make(), seed=2, checkpoint=path, pruning=pruning)
         assert 0 < len(resumed) < len(straight)
         assert resumed == straight[-len(resumed) :], checkpoint
+
+
+class Prunes(L.Callback):
+    """Ranks at one step and drops channels at another one, in whatever way; what is kept is the checkpoint's to say."""
+
+    def __init__(self, pruning):
+        self.pruning = pruning
+
+    def on_train_batch_start(self, trainer, *args):
+        first, second = self.pruning.mutator.mutable_units
+        if trainer.global_step == 3:
+            first.rank([3, 1, 4, 1, 5, 9, 2, 6])
+            self.pruning.mutator.set_choices({first.name: 5})
+            second.keep([0, 2, 3, 5, 7, 11])
+        if trainer.global_step == 8:
+            first.current_choice = 3
+
+
+@pytest.mark.parametrize("checkpoint", [2, 4, 9, 12])
+def test_a_net_that_is_being_pruned_goes_on_with_its_channels(tmp_path, checkpoint):
+    def run(name, *callbacks, **kwargs):
+        pruning = ChannelPruning(sampler=lambda mutator, **_: {}, eval_choices="current")
+        return train(tmp_path / name, loader(), Prunes(pruning), *callbacks, pruning=pruning, **kwargs)
+
+    straight = run("diary", *saving(tmp_path), seed=1)
+    resumed = run("resumed", seed=2, checkpoint=tmp_path / f"{checkpoint}.ckpt")
+    assert resumed == straight[checkpoint:]
+    assert straight[4]["kept"] == {UNITS[0]: [0, 2, 4, 5, 7], UNITS[1]: [0, 2, 3, 5, 7, 11]}
+    assert straight[-1]["kept"] == {UNITS[0]: [4, 5, 7], UNITS[1]: [0, 2, 3, 5, 7, 11]}
 
 
 def test_choices_go_on_mid_epoch_with_any_loader(tmp_path):

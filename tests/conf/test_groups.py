@@ -13,14 +13,30 @@ from lightning_channels import _config, registry
 from lightning_channels._config import config_dir, mutator_config
 from lightning_channels.errors import ConfigError
 
-GROUPS = ["callback", "data", "experiment", "model", "mutator", "sampler", "tracer", "trainer", "unit"]
+GROUPS = [
+    "callback",
+    "criterion",
+    "data",
+    "experiment",
+    "model",
+    "mutator",
+    "sampler",
+    "schedule",
+    "tracer",
+    "trainer",
+    "unit",
+]
 OPTIONS = sorted(path.relative_to(config_dir()).with_suffix("").as_posix() for path in config_dir().glob("*/*.yaml"))
 MANDATORY = {"data/image_folder": ["data.root=images"], "sampler/fixed": ["sampler.choices=choices.yaml"]}
+OPTIONAL = {"criterion", "experiment", "schedule"}  # not there unless asked for
+STEPS = ("start_step", "end_step", "interval")  # a schedule's, which the pruner takes out
 REGISTRIES = {
     "unit": registry.UNITS,
     "tracer": registry.TRACERS,
     "mutator": registry.MUTATORS,
     "sampler": registry.SAMPLERS,
+    "schedule": registry.SCHEDULES,
+    "criterion": registry.CRITERIA,
 }
 
 
@@ -40,10 +56,10 @@ def test_the_groups_are_those_that_the_readme_names() -> None:
 @pytest.mark.parametrize("option", OPTIONS)
 def test_every_option_composes_and_resolves(option: str) -> None:
     config = OmegaConf.to_container(composed_option(option), resolve=True, throw_on_missing=True)
-    assert set(config) >= {*GROUPS, "seed", "optimizer", "report"} - {"experiment"}
+    assert set(config) >= {*GROUPS, "seed", "optimizer", "report"} - OPTIONAL
 
 
-@pytest.mark.parametrize("option", ["train", "prune_vit", *OPTIONS])
+@pytest.mark.parametrize("option", ["train", "prune", "prune_vit", *OPTIONS])
 def test_every_file_begins_with_what_it_is(option: str) -> None:
     lines = (config_dir() / f"{option}.yaml").read_text().removeprefix("# @package _global_\n\n").split("\n")
     assert lines[0].startswith("# ")
@@ -68,7 +84,8 @@ def test_every_type_is_registered_and_takes_its_arguments(option: str) -> None:
     group = option.split("/")[0]
     node = OmegaConf.to_container(composed_option(option)[group], resolve=True)
     cls = REGISTRIES[group].get(node.pop("type"))
-    node.pop("units", None)
+    for key in ("units", *STEPS):
+        node.pop(key, None)
     registry.check_arguments(cls, node, option)
 
 
@@ -148,3 +165,12 @@ def test_the_wheel_layout_is_preferred(monkeypatch: pytest.MonkeyPatch, tmp_path
     (package / "conf" / "train.yaml").touch()
     monkeypatch.setattr(_config, "__file__", str(package / "_config.py"))
     assert config_dir() == package / "conf"
+
+
+def test_a_criterion_writes_out_the_defaults() -> None:
+    """So that what a config says is what its class does without it."""
+    for option in (option for option in OPTIONS if option.startswith("criterion/")):
+        given = OmegaConf.to_container(composed_option(option).criterion)
+        plain, built = (registry.CRITERIA.build(config) for config in ({"type": given["type"]}, given))
+        assert repr(plain) == repr(built), option
+        assert given.keys() - {"type"} == set(inspect.signature(type(plain)).parameters), option

@@ -1,4 +1,4 @@
-"""Unit types and dynamic ops of a user's own, as the examples and the README show them."""
+"""Unit types, criteria and dynamic ops of a user's own, as the examples and the README show them."""
 
 from __future__ import annotations
 
@@ -60,6 +60,17 @@ def test_choices_are_rounded_to_what_the_unit_allows(my_unit: type, asked: int, 
     by_number.current_choice = asked
     by_ratio.current_choice = asked / 48
     assert (by_number.current_choice, by_ratio.current_choice) == (kept, kept / 48)
+
+
+def test_hydra_finds_the_criterion_by_its_name_in_a_config_of_ones_own(tmp_path: Path) -> None:
+    own = ["--config-dir", str(examples_dir() / "custom_conf"), "criterion=spread"]
+    ranked = ["unit=ranked", "unit.criterion=${criterion}", "report.widths=[0.5]", "hydra.run.dir=out"]
+    done = run_example("custom_criterion.py", *own, *ranked, *TINY, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    structure = yaml.safe_load((tmp_path / "out" / "slimmable.structure.yaml").read_text())
+    config = structure["template"]["channel_unit_cfg"]
+    assert config["type"] == "RankedMutableChannelUnit"
+    assert config["default_args"]["criterion"] == {"type": "spread", "reduction": "first"}
 
 
 def test_the_layer_with_a_dynamic_op_of_its_own() -> None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import copy
 from typing import Any, NamedTuple
 
-from lightning_channels.errors import ChoiceError, StructureError
-from tests.files.nets import GROUPED, STEM
+from lightning_channels.errors import ChoiceError, ConfigError, StructureError
+from tests.files.nets import GROUPED, HEADS, STEM
 
 GONE = object()
 """As a value: the key or entry is removed."""
@@ -137,6 +137,85 @@ OF_STRUCTURES: dict[str, Edit] = {
         ("choices", STEM), -1, ChoiceError, "the choice -1 of unit 'stem_(0, 8)_8' is out of range"
     ),
     "half a channel": Edit(("choices", STEM), 2.5, ChoiceError, "the choice 2.5 of unit 'stem_(0, 8)_8' is fractional"),
+    "kept channels that are a list": Edit(
+        ("kept",), [STEM], StructureError, "'kept' of a structure must be a dict, unit → channels, got list"
+    ),
+    "kept channels of another unit": Edit(
+        ("kept",),
+        {"stem_(0, 8)": [0]},
+        StructureError,
+        "names the unit 'stem_(0, 8)', which has no choice there; did you mean 'stem_(0, 8)_8'?",
+    ),
+    "kept channels that are text": Edit(
+        ("kept",),
+        {STEM: "0145"},
+        StructureError,
+        "'kept' of the structure must be a list of integers for 'stem_(0, 8)_8'",
+    ),
+    "a kept channel that is text": Edit(
+        ("kept",),
+        {STEM: ["os.system"]},
+        StructureError,
+        "must be a list of integers for 'stem_(0, 8)_8', got ['os",
+    ),
+    "a kept channel that is true": Edit(
+        ("kept",), {STEM: [True, 4]}, StructureError, "must be a list of integers for 'stem_(0, 8)_8', got [True, 4]"
+    ),
+    "half a kept channel": Edit(
+        ("kept",), {STEM: [0.5, 4]}, StructureError, "must be a list of integers for 'stem_(0, 8)_8', got [0.5, 4]"
+    ),
+    "kept channels of kept channels": Edit(
+        ("kept",), {STEM: [[0], [4]]}, StructureError, "must be a list of integers for 'stem_(0, 8)_8', got [[0], [4]]"
+    ),
+    "no kept channels": Edit(("kept",), {STEM: []}, ChoiceError, "unit 'stem_(0, 8)_8' must keep at least one of"),
+    "a kept channel out of range": Edit(
+        ("kept",),
+        {STEM: [3, 2**62]},
+        ChoiceError,
+        "unit 'stem_(0, 8)_8' has no channel 4611686018427387904;",
+    ),
+    "a huge kept channel": Edit(
+        ("kept",), {STEM: [3, 10**30]}, ConfigError, f"['kept']['{STEM}'][1] is a whole number of more than 64 bits"
+    ),
+    "a negative kept channel": Edit(
+        ("kept",), {STEM: [-4, 0]}, ChoiceError, "unit 'stem_(0, 8)_8' has no channel -4; allowed are 0 to 7"
+    ),
+    "a channel that is kept twice": Edit(
+        ("kept",), {STEM: [1, 1, 5, 5]}, ChoiceError, "unit 'stem_(0, 8)_8' is asked to keep channel 1 twice"
+    ),
+    "kept channels that break groups": Edit(
+        ("kept",), {STEM: [0, 5]}, ChoiceError, "every one of the 2 groups of unit 'stem_(0, 8)_8' must keep the same"
+    ),
+    "fewer kept channels than chosen": Edit(
+        ("kept",), {STEM: [1, 5]}, ChoiceError, "unit 'stem_(0, 8)_8' has the choice 4 and keeps 2 channels"
+    ),
+    "all kept, and fewer chosen": Edit(
+        ("kept",), {STEM: list(range(8))}, ChoiceError, "unit 'stem_(0, 8)_8' has the choice 4 and keeps 8 channels"
+    ),
+    "a good unit before a bad one": Edit(
+        ("kept",), {STEM: [1, 2, 5, 6], HEADS: [4]}, ChoiceError, "unit 'mix.qkv_(0, 8)_4' has no channel 4"
+    ),
+    "an order of another unit": Edit(
+        ("order",), {"../stem": [0]}, StructureError, "'order' of the structure names the unit '../stem', which"
+    ),
+    "an order that is a dict": Edit(
+        ("order",), {STEM: {"0": 1}}, StructureError, "'order' of the structure must be a list of integers for 'stem_"
+    ),
+    "an order of too few": Edit(
+        ("order",), {STEM: [0, 1]}, ChoiceError, "the order of unit 'stem_(0, 8)_8' must be a list of 4 integers, got 2"
+    ),
+    "an order of all groups' channels": Edit(
+        ("order",), {STEM: list(range(8))}, ChoiceError, "'stem_(0, 8)_8' must be a list of 4 integers, got 8 values"
+    ),
+    "an order with a channel twice": Edit(
+        ("order",), {STEM: [0, 1, 2, 2]}, ChoiceError, "the order of unit 'stem_(0, 8)_8' must name each of 0 to 3 once"
+    ),
+    "a good order before a bad one": Edit(
+        ("order",),
+        {STEM: [3, 2, 1, 0], HEADS: [9, 9, 9, 9]},
+        ChoiceError,
+        "'mix.qkv_(0, 8)_4' must name each of",
+    ),
     "no fingerprint": Edit(("fingerprint",), {}, StructureError, "the structure's fingerprint has no 'tensors'"),
     "a fingerprint without classes": Edit(
         ("fingerprint", "classes"), GONE, StructureError, "the structure's fingerprint has no 'classes'"
@@ -228,6 +307,22 @@ OF_CHOICES: dict[str, tuple[Any, str]] = {
     "a choice that is true": (
         {STEM: True},
         "must be a number of channels or a ratio, got True",
+    ),
+    "kept channels that are text": (
+        {"choices": {STEM: 4}, "kept": "0145"},
+        "'kept' of a structure must be a dict, unit → channels, got str",
+    ),
+    "kept channels of another unit": (
+        {"choices": {STEM: 4}, "kept": {GROUPED: [0]}},
+        f"'kept' of the structure names the unit '{GROUPED}', which has no choice there",
+    ),
+    "more kept channels than chosen": (
+        {"choices": {STEM: 2}, "kept": {STEM: [0, 3, 4, 7]}},
+        f"the structure has the choice 2 for the unit '{STEM}' and keeps 4 of its channels",
+    ),
+    "kept channels out of range": (
+        {"choices": {STEM: 4}, "kept": {STEM: [0, 1, 2, 8]}},
+        f"unit '{STEM}' has no channel 8; allowed are 0 to 7",
     ),
     "an unknown unit": ({"stem.__class__": 4}, "unknown unit 'stem.__class__'. The model has 6 units"),
     "a path": ({"../../stem_(0, 8)_8": 4}, "unknown unit '../../stem_(0, 8)_8'; did you mean 'stem_(0, 8)_8'? The"),

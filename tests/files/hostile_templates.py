@@ -67,7 +67,40 @@ OF_TEMPLATES: dict[str, Edit] = {
         "unknown loss calculator type 'os.system'",
     ),
     "costs that are text": Edit(
-        ("parse_cfg", "macs", "stem"), "1", ConfigError, "macs of parse_cfg must be a dict of module name → number of"
+        ("parse_cfg", "costs"), "macs", ConfigError, "costs of parse_cfg must be a dict, got 'macs'"
+    ),
+    "a dunder among the costs": Edit(
+        ("parse_cfg", "costs", "__class__"), {}, ConfigError, "costs of parse_cfg takes no key '__class__'"
+    ),
+    "costs of a unit that isn't there": Edit(
+        ("parse_cfg", "costs", "units", 0), "../stem", ConfigError, "costs of parse_cfg depend on '../stem', which is"
+    ),
+    "costs of units that are numbers": Edit(
+        ("parse_cfg", "costs", "units"), [0], ConfigError, "units of costs of parse_cfg must be a list of names of"
+    ),
+    "a size of a unit out of range": Edit(
+        ("parse_cfg", "costs", "sizes", 0), [[1, 10**9]], ConfigError, "sizes of costs of parse_cfg must be lists of"
+    ),
+    "a size that is infinite": Edit(
+        ("parse_cfg", "costs", "sizes", 0), [[2**62, 0]], ConfigError, "sizes of costs of parse_cfg must be lists of"
+    ),
+    "a product of a size out of range": Edit(
+        ("parse_cfg", "costs", "macs", "stem"), [[1, -1]], ConfigError, "macs of costs of parse_cfg must be a dict, mod"
+    ),
+    "a product of a fraction of a size": Edit(
+        ("parse_cfg", "costs", "macs", "stem"), [[1, 0.5]], ConfigError, "macs of costs of parse_cfg must be a dict, "
+    ),
+    "bytes below zero": Edit(
+        ("parse_cfg", "costs", "activations", "stem"), [[-1, 0]], ConfigError, "activations of costs of parse_cfg must"
+    ),
+    "a product of nothing": Edit(
+        ("parse_cfg", "costs", "activations", "stem"), [[]], ConfigError, "activations of costs of parse_cfg must be a"
+    ),
+    "costs of modules as a list": Edit(
+        ("parse_cfg", "costs", "macs"), [["stem", 1]], ConfigError, "macs of costs of parse_cfg must be a dict, module"
+    ),
+    "counts that are text": Edit(
+        ("parse_cfg", "macs"), {"stem": "1"}, ConfigError, "macs of parse_cfg must be a dict of module name → number of"
     ),
     "units that are a list": Edit(
         (*OWN,), [STEM], ConfigError, "units of channel_unit_cfg must be a dict or the path of a file, got"
@@ -84,6 +117,27 @@ OF_TEMPLATES: dict[str, Edit] = {
     ),
     "a choice that is a list": Edit(
         (*OWN, STEM, "choice"), [4], ChoiceError, "the choice [4] of unit 'stem_(0, 8)_8' is no number"
+    ),
+    "kept channels that are a number": Edit(
+        (*OWN, STEM, "kept"),
+        4,
+        ChoiceError,
+        "kept channels of unit 'stem_(0, 8)_8' must be a list of integers, got 4",
+    ),
+    "kept channels that break groups": Edit(
+        (*OWN, STEM, "kept"), [0, 1, 2, 4], ChoiceError, "every one of the 2 groups of unit 'stem_(0, 8)_8' must keep"
+    ),
+    "other kept channels than chosen": Edit(
+        (*OWN, STEM, "kept"),
+        [0, 4],
+        ChoiceError,
+        "unit 'stem_(0, 8)_8' has the choice 4 and keeps 2 channels",
+    ),
+    "an order that is text": Edit(
+        (*OWN, STEM, "order"),
+        "0123",
+        ChoiceError,
+        "the order of unit 'stem_(0, 8)_8' must be a list of 4 integers",
     ),
     "a choice out of range": Edit(
         (*OWN, STEM, "choice"), 9, ChoiceError, "the choice 9 of unit 'stem_(0, 8)_8' is out of range"

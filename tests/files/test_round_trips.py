@@ -22,7 +22,7 @@ from lightning_channels import ChannelMutator, OneShotMutableChannelUnit, Slimma
 from lightning_channels._plain import read_file, write_file
 from lightning_channels.errors import ChannelsError
 from lightning_channels.samplers import read_choices
-from tests.files.nets import facts, inputs, net, structure
+from tests.files.nets import STEM, facts, inputs, net, structure
 
 quick = settings(
     max_examples=150, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture]
@@ -190,8 +190,12 @@ def test_text(data: st.DataObject) -> None:
     divisor=st.sampled_from([1, 2, 4]),
     one_shot=st.booleans(),
     seed=st.integers(0, 2**20),
+    ranked=st.booleans(),
+    by_hand=st.booleans(),
 )
-def test_a_structure_comes_back(ending: str, mode: str, divisor: int, one_shot: bool, seed: int) -> None:
+def test_a_structure_comes_back(
+    ending: str, mode: str, divisor: int, one_shot: bool, seed: int, ranked: bool, by_hand: bool
+) -> None:
     arguments: dict[str, Any] = {"choice_mode": mode, "divisor": divisor}
     if one_shot:
         arguments["candidate_choices"] = [1, 2, 4] if mode == "number" else [0.25, 0.5, 1.0]
@@ -200,35 +204,57 @@ def test_a_structure_comes_back(ending: str, mode: str, divisor: int, one_shot: 
     for unit in template["channel_unit_cfg"]["units"].values():
         del unit["init_args"], unit["choice"]
     config = {**template["channel_unit_cfg"], "type": kind, "default_args": arguments}
-    first = ChannelMutator(config, {"type": "Config", "macs": template["parse_cfg"]["macs"]})
+    first = ChannelMutator(config, {"type": "Config", "costs": template["parse_cfg"]["costs"]})
     first.prepare_from_supernet(net())
-    first.set_choices(first.sample_choices(rng=random.Random(seed)))
+    rng = random.Random(seed)
+    for unit in first.mutable_units if ranked else ():
+        unit.rank([rng.random() for _ in range(unit.num_channels)])
+    first.set_choices(first.sample_choices(rng=rng))
+    if by_hand:  # any number, whether or not it is one that can be chosen
+        unit = first.name2unit[STEM]
+        places = rng.sample(range(unit.num_channels // unit.groups), rng.randint(1, 3))
+        unit.keep([place + 4 * group for group in range(unit.groups) for place in places])
     written = first.structure()
+    assert ("order" in written) is ranked
     with tempfile.TemporaryDirectory() as folder:
         path = write_file(Path(folder) / f"net.{ending}", written)
         assert read_file(path) == written
         choices = write_file(Path(folder) / f"choices.{ending}", first.current_choices)
-        assert read_choices(choices) == read_choices(path) == first.current_choices
+        assert read_choices(choices) == first.current_choices
+        assert read_choices(path) == {**first.current_choices, **first.kept_channels()}
         second = ChannelMutator.from_structure(read_file(path))
     model = net()
     second.prepare_from_supernet(model)
     assert second.structure() == written
     assert [repr(unit) for unit in second.units] == [repr(unit) for unit in first.units]
+    assert which(second) == which(first)
+    first.set_choices(first.sample_choices("max"))
+    for unit in first.mutable_units:
+        unit.rank(None)
     first.load_structure(second.structure())
-    assert first.structure() == written
+    assert (first.structure(), which(first)) == (written, which(second))
+
+
+def which(mutator: ChannelMutator) -> list[tuple[list[int], list[int] | None]]:
+    """What is active, and in which order channels are kept."""
+    return [(unit.mutable_channel.kept.tolist(), unit.order) for unit in mutator.mutable_units]
 
 
 def test_slimmable_structures_come_back(tmp_path: Path) -> None:
     arguments = {"candidate_choices": [0.25, 0.5, 1.0], "choice_mode": "ratio"}
     first = SlimmableChannelMutator({"default_args": arguments})
     first.prepare_from_supernet(net(), inputs())
-    for subnet in range(3):
+    for subnet in range(4):
+        if subnet == 3:  # the most important channels of a candidate, with the norms of that candidate
+            subnet = 1
+            first.name2unit[STEM].rank([1, 0, 3, 2, 1, 0, 3, 2])
         first.set_subnet(subnet)
         written = first.structure()
         second = ChannelMutator.from_structure(read_file(write_file(tmp_path / "net.yaml", written)))
         second.prepare_from_supernet(net())
         assert isinstance(second, SlimmableChannelMutator)
-        assert (second.structure(), second.current_subnet) == (written, subnet)
+        assert (second.structure(), second.current_subnet, which(second)) == (written, subnet, which(first))
+    assert first.kept_channels() == {STEM: [2, 3, 6, 7]}
 
 
 def test_a_tied_head_comes_back() -> None:

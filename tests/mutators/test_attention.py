@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.testing import assert_close
 
 from lightning_channels import BackwardTracer, ChannelMutator, ForwardTracer, MutableChannelUnit, export_subnet
-from lightning_channels.errors import ConfigError
+from lightning_channels.errors import ChoiceError, ConfigError
 from lightning_channels.tracing.attentions import find_attentions
 
 X = torch.randn(2, 5, 6, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
@@ -203,6 +203,27 @@ def test_heads_and_dims_apart_from_each_other() -> None:
         assert_close(model(X), small(X))
         (counts,) = mutator.report().attentions
         assert (counts.active_heads, counts.active_head_dim) == (len(kept_heads), len(kept_dims))
+
+
+def test_the_most_important_heads_and_places_in_them() -> None:
+    model = Apart()
+    mutator = prepared(model, "both")
+    heads, dims = unit_of(mutator, "qkv"), unit_of(mutator, "qkv+")
+    heads.rank([1.0, 3.0, 2.0])
+    dims.rank([0, 2, 0, 1, 0, 0, 9, 0, 0, 0, 0, 4])  # over all heads: 0, 2, 9, 5
+    mutator.set_choices({heads.name: 2, dims.name: 6})
+    assert mutator.kept_channels() == {heads.name: [1, 2], dims.name: [2, 3, 6, 7, 10, 11]}
+    small: Any = export_subnet(model)
+    assert_close(small(X), by_hand(small, X, 2, 2))
+    assert_close(model(X), small(X))
+    again = ChannelMutator.from_structure(mutator.structure())
+    twin = Apart().double().eval()
+    twin.load_state_dict(model.state_dict())
+    again.prepare_from_supernet(twin)
+    assert_close(twin(X), small(X))
+    with pytest.raises(ChoiceError, match=r"3 groups of unit .* must keep the same channels"):
+        mutator.keep_channels({heads.name: [0], dims.name: [0, 1, 2]})
+    assert mutator.kept_channels()[heads.name] == [1, 2]
 
 
 def test_a_single_head_and_a_single_place_are_left() -> None:

@@ -311,6 +311,33 @@ def test_a_predefined_model_becomes_slimmable_and_comes_back() -> None:
     assert model(batches()[0]).shape == (5, 2, 4, 4)
 
 
+def test_candidates_of_the_most_important_channels_have_norms_of_their_own() -> None:
+    mutator = prepared([3, 8], [2, 6])
+    model: Any = mutator.model
+    with torch.no_grad():
+        model[1].candidates[0].weight.copy_(torch.arange(8.0))
+    mutator.name2unit[FIRST].rank([3, 9, 0, 8, 0, 0, 7, 0])
+    mutator.name2unit[SECOND].rank([0, 0, 1, 0, 0, 2])
+    mutator.set_subnet(0)
+    assert mutator.kept_channels() == {FIRST: [1, 3, 6], SECOND: [2, 5]}
+    assert model[1].weight.tolist() == [1.0, 3.0, 6.0]
+    model.train()(batches()[0])
+    assert model[1]._buffers["running_mean"].count_nonzero() == 0  # the widest one's
+    assert model[1].candidates[0].running_mean.nonzero().flatten().tolist() == [1, 3, 6]
+    small = mutator.export(model.eval())
+    torch.testing.assert_close(small(batches()[0]), model(batches()[0]))
+    kept = mutator.kept_channels()
+    mutator.set_choices({FIRST: 8})
+    assert (mutator.current_subnet, mutator.kept_channels()) == (None, {SECOND: [2, 5]})
+    mutator.keep_channels(kept)
+    assert mutator.current_subnet == 0
+    mutator.keep_channels({FIRST: [0, 1]})  # as many as no candidate has
+    assert (mutator.current_subnet, mutator.kept_channels()[FIRST]) == (None, [0, 1])
+    with pytest.raises(ChoiceError, match="has no channel 6"):
+        mutator.keep_channels({FIRST: [0, 4, 5], SECOND: [0, 6]})
+    assert mutator.kept_channels() == {FIRST: [0, 1], SECOND: [2, 5]}
+
+
 def test_compiled() -> None:
     mutator = prepared([4, 4, 8], [3, 6, 6])
     model = mutator.model.eval()

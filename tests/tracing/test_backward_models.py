@@ -10,6 +10,7 @@ import torchvision
 from backward_checks import assert_same_units, facts
 
 from lightning_channels import BackwardTracer, ForwardTracer, ModuleGraph
+from lightning_channels.tracing import costs
 
 MODELS = (
     "alexnet", "convnext_tiny", "densenet121", "efficientnet_b0", "efficientnet_b1", "efficientnet_v2_s",
@@ -31,7 +32,7 @@ def build(name: str) -> torch.nn.Module:
 
 
 def macs(graph: ModuleGraph) -> Counter[str]:
-    return sum((Counter({cost.module: cost.macs}) for cost in graph.walk.costs), Counter())
+    return sum((Counter({cost.module: cost.full(graph.program)}) for cost in costs.macs(graph.program)), Counter())
 
 
 @pytest.mark.parametrize("name", MODELS)

@@ -146,6 +146,21 @@ def test_export_is_plain_and_computes_the_same() -> None:
     assert torch.equal(export_subnet(model, {CONV0: 2})(x), mutator.export(choices={CONV0: 2})(x))
 
 
+def test_a_predefined_model_keeps_the_channels_that_it_is_told_to() -> None:
+    model = DynamicToy()
+    mutator = prepared(model)
+    mutator.name2unit[CONV0].rank([0, 5, 1, 4, 0, 3, 0, 2])
+    mutator.set_choices({CONV0: 3})
+    mutator.keep_channels({CONV1: [0, 2, 15]})
+    assert model.first.kept.tolist() == [1, 3, 5]
+    again = ChannelMutator.from_structure(mutator.structure())
+    twin = DynamicToy()
+    again.prepare_from_supernet(twin)
+    assert again.kept_channels() == mutator.kept_channels() == {CONV0: [1, 3, 5], CONV1: [0, 2, 15]}
+    again.set_choices({CONV0: 4})
+    assert twin.first.kept.tolist() == [1, 3, 5, 7]
+
+
 def test_restore_gives_the_model_back_as_it_came() -> None:
     model = DynamicToy()
     model.first.keep([1, 4, 6])

@@ -67,8 +67,6 @@ def _attention(walk: Walk, op: Op) -> None:
     for out in others:  # the logarithm of each row's sum, and random states
         if out is not None:
             walk.set(out, rows if tuple(walk.shape(out)) == shape[:-1] else ())
-    places = shape[-1] * (queries.shape[-1] + values.shape[-1])
-    walk.cost(op, walk.shape(query)[:-1].numel() * places)
 
 
 @rewrite(*KERNELS)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -34,7 +33,6 @@ def _matmul(walk: Walk, op: Op, a: Ref, b: Ref) -> list[Tensor]:
     _consume(walk, op, [(a, left), (b, right)], batch + 1)
     maps = walk.labels.meet(operands, walk.meets(op), priority)
     maps = walk.labels.end(maps, {batch + 1}, None if weighted else _PRODUCT, priority)
-    walk.cost(op, math.prod(shape_a) * shape_b[-1])
     return [m.squeeze(batch + 1) for m in maps]
 
 
@@ -77,7 +75,6 @@ def _mv(walk: Walk, op: Op) -> None:
     operands = [(tuple(walk.get(a)), tuple(walk.shape(a))), (_row(walk, b), (1, *walk.shape(b)))]
     maps = [m[:, 0] for m in _product(walk, op, [a, b], operands, 1)]
     walk.set_all(op, maps if op.name == "mv" else _add_vector(walk, op, maps, op.args[0]))
-    walk.cost(op, walk.shape(a).numel())
 
 
 def _row(walk: Walk, ref: Ref) -> Maps:
@@ -89,7 +86,6 @@ def _dot(walk: Walk, op: Op) -> None:
     a, b = op.args[:2]
     _product(walk, op, [a, b], [(tuple(walk.get(ref)), tuple(walk.shape(ref))) for ref in (a, b)], 0)
     walk.set_all(op, ())
-    walk.cost(op, walk.shape(a).numel())
 
 
 def _product(
@@ -125,7 +121,6 @@ def _linear(walk: Walk, op: Op) -> None:
     why = None if x.id in walk.weights or weight.id in walk.weights else _PRODUCT
     maps = walk.labels.end(walk.labels.meet(operands, walk.meets(op), _MATMUL), {rank - 1}, why, _MATMUL)
     maps = [m.squeeze(rank - 1) for m in maps]
-    walk.cost(op, math.prod(walk.shape(x)) * outputs)
     bias = op.argument(2, "bias")
     walk.set_all(op, maps if bias is None else _add_vector(walk, op, maps, bias))
 
@@ -174,8 +169,6 @@ def _convolution(walk: Walk, op: Op) -> None:
         vector = tuple(m.reshape(1, -1, *spatial) for m in walk.get(bias))
         operand = (vector, (1, filters, *spatial))
         result = walk.labels.meet([(tuple(result), tuple(walk.shape(out))), operand], walk.meets(op))
-    places = walk.shape(x) if transposed else walk.shape(out)
-    walk.cost(op, math.prod(places) // places[1] * channels * filters // groups * math.prod(walk.shape(weight)[2:]))
     walk.set(out, [*result, *along])
 
 

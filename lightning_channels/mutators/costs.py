@@ -1,0 +1,181 @@
+"""What any choice costs, as a traced model's operators say, in plain data: what a structure holds for its resources.
+
+.. code-block:: yaml
+
+    costs:
+      units: [conv1_(0, 64)_64, fc1_(0, 10)_10]
+      sizes: [[[1, 0]], [[3], [1, 0], [2, 1]]]      # n0; 3 + n0 + 2 n1
+      macs: {conv1: [[9408, 0]], fc1: [[5, 0, 1]]}  # 9408 n0; 5 n0 (3 + n0 + 2 n1)
+      activations: {conv1: [[4096, 0]]}
+
+``n0`` is the number of channels that the unit ``units[0]`` keeps, in each of its groups.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from lightning_channels._plain import is_int, is_number
+from lightning_channels.errors import ConfigError, check_keys, did_you_mean
+from lightning_channels.tracing import ModuleGraph
+from lightning_channels.tracing.costs import Cost, activations, macs
+from lightning_channels.tracing.forms import Form, Forms
+from lightning_channels.units import MutableChannelUnit
+
+__all__ = ["Costs", "Products"]
+
+Products = dict[str, list[list[float]]]
+"""Module → products ``[factor, size, …]``, whose sum is what it costs."""
+
+_KEYS = ("units", "sizes", "macs", "activations")
+_MOST = 2**62
+
+
+@dataclass(slots=True)
+class Costs:
+    """What each module costs, as sums of products of sizes.
+
+    Attributes:
+        units: Names of the units that sizes depend on.
+        sizes: Each a sum of products ``[factor, unit, …]``, the unit by its place in ``units``.
+        macs: Multiply-accumulates by module, for the batch of the example.
+        activations: Bytes by module.
+    """
+
+    units: list[str] = field(default_factory=list)
+    sizes: list[list[list[float]]] = field(default_factory=list)
+    macs: Products = field(default_factory=dict)
+    activations: Products = field(default_factory=dict)
+
+    def full_macs(self, units: Iterable[MutableChannelUnit]) -> dict[str, int]:
+        """Multiply-accumulates by module at full width."""
+        widths = {unit.name: unit.num_channels // unit.groups for unit in units}
+        full = [widths[name] for name in self.units]
+        sizes = [sum(_product(full, *entry) for entry in size) for size in self.sizes]
+        return {module: round(sum(_product(sizes, *entry) for entry in own)) for module, own in self.macs.items()}
+
+    def to_plain(self) -> dict[str, Any]:
+        """As plain data; empty if nothing was recorded."""
+        if not self.macs and not self.activations:
+            return {}
+        return {key: getattr(self, key) for key in _KEYS}
+
+    @classmethod
+    def read(cls, data: Any, units: Sequence[MutableChannelUnit]) -> Costs:
+        """From plain data.
+
+        Args:
+            data: What :meth:`to_plain` gave.
+            units: Of the model.
+
+        Raises:
+            ConfigError: If it is something else, or names units that the model doesn't have or that can't change.
+        """
+        if data is None or data == {}:
+            return cls()
+        check_keys(data, _KEYS, "costs of parse_cfg")
+        given = {key: data.get(key, [] if key in ("units", "sizes") else {}) for key in _KEYS}
+        known = {unit.name for unit in units if unit.is_mutable}
+        if not isinstance(given["units"], list) or not all(isinstance(name, str) for name in given["units"]):
+            raise ConfigError("units of costs of parse_cfg must be a list of names of units")
+        for name in given["units"]:
+            if name not in known:
+                hint = did_you_mean(name, known) or "."
+                raise ConfigError(f"costs of parse_cfg depend on {name!r}, which is no mutable unit{hint}")
+        if not isinstance(given["sizes"], list) or not all(
+            _is_sum(size, len(given["units"])) for size in given["sizes"]
+        ):
+            raise ConfigError("sizes of costs of parse_cfg must be lists of [factor, places in units, …]")
+        for key in ("macs", "activations"):
+            own = given[key]
+            if not isinstance(own, dict) or not all(_is_sum(entry, len(given["sizes"])) for entry in own.values()):
+                raise ConfigError(
+                    f"{key} of costs of parse_cfg must be a dict, module → list of [factor, places in sizes, …]"
+                )
+        return cls(**given)
+
+    @classmethod
+    def of(cls, graph: ModuleGraph, units: Sequence[MutableChannelUnit]) -> Costs:
+        """What a traced model's operators say.
+
+        Args:
+            graph: What the tracer found.
+            units: One for each of its groups, in their order; those that can't change count with their full width.
+        """
+        return _Writer(graph, units).write()
+
+
+class _Writer:
+    """Writes the costs of one graph down."""
+
+    def __init__(self, graph: ModuleGraph, units: Sequence[MutableChannelUnit]) -> None:
+        self._graph = graph
+        self._forms = Forms(graph)
+        mutable = [number for number, unit in enumerate(units) if unit.is_mutable]
+        self._place = {number: place for place, number in enumerate(mutable)}
+        self._costs = Costs([units[number].name for number in mutable])
+        self._known: dict[Form, int] = {}
+        self._written: dict[Form, tuple[float, int | None]] = {}
+
+    def write(self) -> Costs:
+        self._costs.macs = self._products(macs)
+        if self._graph.program.complete:
+            self._costs.activations = self._products(activations)
+        return self._costs
+
+    def _products(self, costs: Callable[[Any], Iterable[Cost]]) -> Products:
+        found: dict[str, dict[tuple[int, ...], float]] = {}
+        for cost in costs(self._graph.program):
+            times: float = cost.times
+            sizes: list[int] = []
+            for ref, dim in cost.dims:
+                factor, size = self._size(self._forms.of(self._graph.walk, ref, dim))
+                times *= factor
+                if size is not None:
+                    sizes.append(size)
+            own = found.setdefault(cost.module, {})
+            if times:
+                key = tuple(sorted(sizes))
+                own[key] = own.get(key, 0) + times
+        return {module: [[times, *sizes] for sizes, times in own.items()] for module, own in found.items() if own}
+
+    def _size(self, form: Form) -> tuple[float, int | None]:
+        """A constant factor of a form, and the number of the size that is left, if it isn't 1."""
+        if form not in self._written:
+            self._written[form] = self._write(form)
+        return self._written[form]
+
+    def _write(self, form: Form) -> tuple[float, int | None]:
+        total: dict[tuple[int, ...], float] = {}
+        for factor, groups in form:
+            key = tuple(self._place[g] for g in groups if g in self._place)
+            fixed = math.prod(self._forms.widths[g] for g in groups if g not in self._place)
+            total[key] = total.get(key, 0) + factor * fixed
+        if total.keys() == {()}:
+            return total[()], None
+        factors = [factor for factor in total.values() if is_int(factor)]
+        common = math.gcd(*factors) if len(factors) == len(total) else 1
+        rest = tuple((factor if common == 1 else factor // common, who) for who, factor in sorted(total.items()))
+        number = self._known.setdefault(rest, len(self._known))
+        if number == len(self._costs.sizes):
+            self._costs.sizes.append([[factor, *who] for factor, who in rest])
+        return common, number
+
+
+def _product(values: Sequence[float], factor: float, *places: float) -> float:
+    return factor * math.prod(values[int(place)] for place in places)
+
+
+def _is_sum(value: Any, places: int) -> bool:
+    """Whether something is a list of [factor, place, …]."""
+    return isinstance(value, list) and all(
+        isinstance(entry, list)
+        and len(entry) > 0
+        and is_number(entry[0])
+        and 0 <= entry[0] < _MOST
+        and all(is_int(place) and 0 <= place < places for place in entry[1:])
+        for entry in value
+    )
