@@ -122,6 +122,7 @@ def _read_single(rows: Rows, clock: str) -> Ratios:
 _TIMES = {
     "full": "full / plain",
     "half": "half / twin",
+    "half-kept": "half, kept heap",
     "gradients": "zeros",
     "trainer-full": "full, Trainer",
     "trainer-half": "half, Trainer",
@@ -144,13 +145,14 @@ SINGLE = Table(
     },
     read=_read_single,
     introduction="""\
-Forward, loss and backward on {batch} images of {size} px; medians of {repeat} interleaved pairs ({clock} clock).
-*Full / plain*: the whole width over the model before it was prepared. *Half / twin*: half of each unit over the
-exported half. *Zeros*: the exported half with full-size gradients allocated and zeroed beside it, over the exported
-half: what anything pays that leaves parameters whole. *Trainer*: the same inside `Trainer.fit`, from a batch's start to
-the end of its backward pass (wall clock). Parameters and gradients keep their full size at any width, so at half width
-SGD with momentum (*optimizer*) and the all-reduce of the gradients between two gloo processes (*all-reduce*) take what
-they take for the whole model: given over those of the exported half. *Draw*: to sample and set a choice of every unit.
-*Memory*: the prepared model over the plain one, tensors and Python objects. *Checkpoint*: ours over the
-plain one.""",
+Forward, loss and backward on {batch} images of {size} px; medians of {repeat} interleaved pairs ({clock} clock). *Full
+/ plain*: the whole width over the model before it was prepared. *Half / twin*: half of each unit over the exported
+half; *kept heap*: the same where the allocator keeps what is freed, as PyTorch's on GPUs, jemalloc and tcmalloc do,
+while glibc's gives much of it back and full-size gradients are paged in anew at each step. *Zeros*: the exported half
+with full-size gradients allocated and zeroed beside it, over the exported half: what anything pays that leaves
+parameters whole. *Trainer*: the same inside `Trainer.fit`, from a batch's start to the end of its backward pass (wall
+clock). Parameters and gradients keep their full size at any width, so at half width SGD with momentum (*optimizer*)
+and the all-reduce of the gradients between two gloo processes (*all-reduce*) take what they take for the whole model:
+given over those of the exported half. *Draw*: to sample and set a choice of every unit. *Memory*: the prepared model
+over the plain one, tensors and Python objects. *Checkpoint*: ours over the plain one.""",
 )

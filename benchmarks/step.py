@@ -74,6 +74,8 @@ def once(measurement: str, model: str, arguments: argparse.Namespace) -> dict[st
     variables = environment(arguments.threads)
     if measurement.startswith("peak"):
         variables["MALLOC_MMAP_THRESHOLD_"] = "65536"  # or the heap would keep some of what is freed, at random
+    if measurement.endswith("-kept"):
+        variables |= {"MALLOC_TRIM_THRESHOLD_": str(2**40), "MALLOC_MMAP_MAX_": "0"}
     return row_of(command, variables, arguments.timeout)
 
 

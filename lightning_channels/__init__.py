@@ -59,7 +59,7 @@ _MODULES = {
         "SlimmableMutableChannel",
         "SquentialMutableChannel",
     ),
-    "mutators": ("ChannelMutator", "SlimmableChannelMutator", "find_mutator"),
+    "mutators": ("ChannelMutator", "GroupFisherChannelMutator", "SlimmableChannelMutator", "find_mutator"),
     "pruning": ("PruneEvent", "Pruner", "build_schedule", "parse_target"),
     "recalibration": ("recalibrate_batch_norm", "recalibrated"),
     "registry": (
@@ -77,6 +77,7 @@ _MODULES = {
     "tracing": ("BackwardTracer", "ForwardTracer", "ImageClassifierPseudoLoss", "ModuleGraph", "SumPseudoLoss"),
     "units": (
         "Channel",
+        "GroupFisherChannelUnit",
         "L1MutableChannelUnit",
         "MutableChannelUnit",
         "OneShotMutableChannelUnit",
@@ -158,7 +159,12 @@ if TYPE_CHECKING:  # what type checkers and editors see
         SlimmableMutableChannel,
         SquentialMutableChannel,
     )
-    from lightning_channels.mutators import ChannelMutator, SlimmableChannelMutator, find_mutator
+    from lightning_channels.mutators import (
+        ChannelMutator,
+        GroupFisherChannelMutator,
+        SlimmableChannelMutator,
+        find_mutator,
+    )
     from lightning_channels.pruning import PruneEvent, Pruner, build_schedule, parse_target
     from lightning_channels.recalibration import recalibrate_batch_norm, recalibrated
     from lightning_channels.registry import (
@@ -182,6 +188,7 @@ if TYPE_CHECKING:  # what type checkers and editors see
     )
     from lightning_channels.units import (
         Channel,
+        GroupFisherChannelUnit,
         L1MutableChannelUnit,
         MutableChannelUnit,
         OneShotMutableChannelUnit,

@@ -61,6 +61,34 @@ class PrintEpochs(Callback):
             print(f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}: {', '.join(shown)}", flush=True)
 
 
+def begin(config: DictConfig) -> tuple[Classifier, L.LightningDataModule]:
+    """The network, in the module that trains it, and the data; seeds all there is to seed."""
+    if config.threads is not None:
+        torch.set_num_threads(config.threads)
+    L.seed_everything(config.seed, workers=True)
+    data = instantiate(config.data)
+    net = instantiate(config.model, _convert_="all")
+    return Classifier(net, config.model.num_classes, **OmegaConf.to_container(config.optimizer)), data
+
+
+def trainer_for(
+    config: DictConfig, output: Path, name: str, *callbacks: Callback, metrics: str = "metrics"
+) -> L.Trainer:
+    """The config's trainer, which leaves a checkpoint of this name and the metrics in the output folder."""
+    with_bar = config.trainer.enable_progress_bar and sys.stdout.isatty()
+    saving = ModelCheckpoint(
+        output, filename=name, enable_version_counter=False, save_on_train_epoch_end=True, every_n_epochs=1
+    )
+    shown = [] if with_bar else [PrintEpochs()]
+    return instantiate(
+        config.trainer,
+        callbacks=[*callbacks, saving, *shown],
+        logger=CSVLogger(output, name=metrics, version=""),
+        enable_progress_bar=with_bar,
+        _convert_="all",
+    )
+
+
 def train(config: DictConfig, output: Path) -> Trained:
     """Train as the config says.
 
@@ -68,25 +96,9 @@ def train(config: DictConfig, output: Path) -> Trained:
         config: conf/train.yaml, composed.
         output: Folder for the checkpoint, the structure file beside it and the metrics.
     """
-    if config.threads is not None:
-        torch.set_num_threads(config.threads)
-    L.seed_everything(config.seed, workers=True)
-    data = instantiate(config.data)
-    net = instantiate(config.model, _convert_="all")
-    classifier = Classifier(net, config.model.num_classes, **OmegaConf.to_container(config.optimizer))
+    classifier, data = begin(config)
     pruning = instantiate(config.callback)  # the one line that makes the network slimmable
-    with_bar = config.trainer.enable_progress_bar and sys.stdout.isatty()
-    saving = ModelCheckpoint(
-        output, filename="slimmable", enable_version_counter=False, save_on_train_epoch_end=True, every_n_epochs=1
-    )
-    callbacks = [pruning, saving]
-    trainer = instantiate(
-        config.trainer,
-        callbacks=callbacks if with_bar else [*callbacks, PrintEpochs()],
-        logger=CSVLogger(output, name="metrics", version=""),
-        enable_progress_bar=with_bar,
-        _convert_="all",
-    )
+    trainer = trainer_for(config, output, "slimmable", pruning)
     checkpoint = config.ckpt_path
     if checkpoint is not None and Path(checkpoint).is_dir():
         checkpoint = newest_checkpoint(checkpoint)

@@ -22,7 +22,10 @@ from lightning_channels.callbacks._whole import WholeFiles
 if TYPE_CHECKING:
     from lightning_channels.callbacks.pruning import ChannelPruning
 
-__all__ = ["StructureFiles", "structure_path"]
+__all__ = ["PRUNING", "StructureFiles", "structure_path"]
+
+PRUNING = "pruning"
+"""The key of a pruning's state, beside the structure's keys in the callback's."""
 
 
 def structure_path(checkpoint: str | os.PathLike[str], module: str | None = None) -> str:
@@ -73,7 +76,7 @@ class StructureFiles(CheckpointIO):
         """Write a structure file for each callback, then the checkpoint beside it: none is ever without."""
         # a launcher hands bare weights to the process that started it
         for callback, file in self._files(path) if "state_dict" in checkpoint else ():
-            structure = callback.state_dict() if callback.save_structure and self.trainer.is_global_zero else None
+            structure = callback.structure() if callback.save_structure and self.trainer.is_global_zero else None
             if structure:
                 _write(file, structure)
         self.inner.save_checkpoint(checkpoint, path, *args, **kwargs)

@@ -6,10 +6,8 @@ called again at the other widths.
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
-from types import MethodType
 from typing import Any, Literal
 
 import torch
@@ -17,7 +15,7 @@ from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 
 from lightning_channels.callbacks._calls import Call, CallWatch
-from lightning_channels.callbacks._errors import as_misconfiguration
+from lightning_channels.callbacks._step import StepStandIn, batch_of, loss_of, with_loss
 from lightning_channels.distillation import Distillation, detached
 from lightning_channels.dynamic_ops.cuts import JointGradients
 from lightning_channels.errors import ConfigError
@@ -75,7 +73,7 @@ class Passes:
         self._choices: list[Choices] = []
         self._pending: _Pending | None = None
         self._pass: Choices | None = None
-        self._wrapper = _Step(module, self)
+        self._wrapper = StepStandIn(module, self)
 
     def begin(self, choices: list[Choices]) -> None:
         """Set the passes of the next step; the first is the widest, and is active already."""
@@ -96,21 +94,21 @@ class Passes:
             return own(*arguments, **keywords)
         with self._watch.watching() as calls:
             result = own(*arguments, **keywords)
-        loss = result.get("loss") if isinstance(result, Mapping) else result
-        if not isinstance(loss, Tensor):  # the step is skipped, or is in error
+        loss = loss_of(result)
+        if loss is None:
             return result
-        batch = arguments[0] if arguments else next(iter(keywords.values()), None)
+        batch = batch_of(arguments, keywords)
         for call in calls:
             call.outputs = detached(call.outputs)
         if self._lean:
             self._check_alone(calls)
             self._pending = _Pending(calls, arguments, keywords, batch)
-            return _with_loss(result, loss / self._divisor)
+            return with_loss(result, loss / self._divisor)
         with self._joint:
             for choices in self._choices[1:]:
                 loss = loss + self._narrow_loss(choices, calls, batch)
         self._mutator.set_choices(self._choices[0])
-        return _with_loss(result, loss / self._divisor)
+        return with_loss(result, loss / self._divisor)
 
     def after_backward(self) -> None:
         """Run the passes that are left, each with a backward pass of its own."""
@@ -150,39 +148,3 @@ class Passes:
                 "memory='lean' runs a backward pass for each width, and what the net is called with was computed by "
                 "other trained modules, whose history is gone after the first; prune the whole of it, or use 'fast'"
             )
-
-
-def _with_loss(result: Any, loss: Tensor) -> Any:
-    return {**result, "loss": loss} if isinstance(result, Mapping) else loss
-
-
-class _Step:
-    """``training_step`` on the instance."""
-
-    def __init__(self, module: LightningModule, passes: Passes) -> None:
-        self._module = module
-        self._passes = passes
-        self._previous = module.__dict__.get("training_step")
-        self.__wrapped__ = module.training_step  # what Lightning's is_overridden looks at
-        module.__dict__["training_step"] = self
-
-    def take_off(self) -> None:
-        attributes = self._module.__dict__
-        if attributes.get("training_step") is self:
-            del attributes["training_step"]
-            if self._previous is not None:
-                attributes["training_step"] = self._previous
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        with as_misconfiguration("ChannelPruning"):
-            return self._passes.step(self.__wrapped__, args, kwargs)
-
-    # a copy of the module (an averaged one, say) isn't trained by the callback: it gets the plain method
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> Any:
-        if self._previous is not None:
-            return copy.deepcopy(self._previous, memo)
-        return MethodType(type(self._module).training_step, memo.get(id(self._module), self._module))
-
-    def __reduce__(self) -> Any:
-        return getattr, (self._module, "training_step")  # as methods are pickled; there it finds the class's own

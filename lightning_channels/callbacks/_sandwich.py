@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any, ClassVar
+from collections.abc import Sequence
+from typing import ClassVar
 
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import LightningModule, Trainer
@@ -46,30 +47,36 @@ class SeveralPasses(RunHooks, ABC):
     def _on_width(self) -> None:
         """Called when the choices of a pass were set."""
 
-    def _check_passes(self, pl_module: LightningModule, samplers: list[Any]) -> None:
-        """Refuse several passes a step where they can't be.
+    @property
+    def _watcher(self) -> str | None:
+        """What watches a training step, and calls the net again; None if nothing does."""
+        return "a sampler of several passes a step" if hasattr(self.sampler, "passes") else None
+
+    def _check_steps(self, pl_module: LightningModule, callbacks: Sequence[SeveralPasses]) -> None:
+        """Refuse to watch training steps where that can't be.
 
         Args:
             pl_module: The module that will be trained.
-            samplers: Those of all callbacks of this package.
+            callbacks: All of this package.
         """
-        if not hasattr(self.sampler, "passes"):
+        what = self._watcher
+        if what is None:
             return
         if not pl_module.automatic_optimization:
             raise MisconfigurationException(
-                f"{self.state_key}: a sampler of several passes a step needs automatic optimization; with manual "
-                "optimization call mutator.set_choices() and the net for each width in training_step, with "
-                "sampler='max'"
+                f"{self.state_key}: {what} needs automatic optimization; with manual optimization call "
+                "mutator.set_choices() and the net for each width in training_step, with sampler='max'"
             )
         if getattr(pl_module, "_compiler_ctx", None) is not None:
             raise MisconfigurationException(
-                f"{self.state_key}: a sampler of several passes a step watches what training_step calls, and would "
-                "have a compiled one compiled again for each batch. Compile the net and not the LightningModule: "
-                "self.net.compile() in its __init__, or self.net = torch.compile(net)"
+                f"{self.state_key}: {what} watches what training_step calls, and would have a compiled one compiled "
+                "again for each batch. Compile the net and not the LightningModule: self.net.compile() in its "
+                "__init__, or self.net = torch.compile(net)"
             )
-        if sum(hasattr(sampler, "passes") for sampler in samplers) > 1:
+        if sum(callback._watcher is not None for callback in callbacks) > 1:
             raise MisconfigurationException(
-                f"{self.state_key}: only one callback can run several passes a step; give the others another sampler"
+                f"{self.state_key}: only one callback can run several passes a step; give the others another sampler, "
+                "and no teacher"
             )
 
     def _drawn(self, mutator: ChannelMutator, epoch: int, batch_idx: int) -> list[Choices]:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from lightning_channels._plain import read_file, to_plain
-from lightning_channels.callbacks._checkpoints import structure_path
+from lightning_channels.callbacks._checkpoints import PRUNING, structure_path
 from lightning_channels.errors import ConfigError
 from lightning_channels.mutators import ChannelMutator
 from lightning_channels.registry import UNITS, build
@@ -21,6 +21,9 @@ __all__ = ["MutatorSource"]
 
 class MutatorSource:
     """Builds the mutator of a run; a fresh one for each model, unless the user gave the object itself.
+
+    Attributes:
+        recipe: How its type is pruned where the user doesn't say: ``criterion`` and ``schedule``.
 
     Args:
         mutator: A mutator, a template, a structure, or the path of a template, a structure or a checkpoint.
@@ -44,8 +47,8 @@ class MutatorSource:
             self.template = {"type": "ChannelMutator", "channel_unit_cfg": _unit_config(unit)}
         elif mutator is not None:
             self._read(mutator, module)
-        if self.given is None:
-            self.build()  # a wrong name or argument shows now, not when the model is there
+        built = self.build()  # a wrong name or argument shows now, not when the model is there
+        self.recipe: Mapping[str, Any] = getattr(built, "recipe", {})
 
     def _read(self, mutator: Any, module: str | None) -> None:
         what = "mutator"
@@ -128,7 +131,7 @@ def _read_path(path: Path, module: str | None) -> Any:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
         states = checkpoint.get("callbacks", {})
         if key in states:
-            return to_plain(states[key], key)
+            return to_plain({name: value for name, value in states[key].items() if name != PRUNING}, key)
         others = [name for name in states if isinstance(name, str)]
         reason = f"it holds no state of {key}" + (f", only of {', '.join(others)}" if others else "")
     except Exception as error:  # torch.load raises many kinds, all of which mean: not readable as data

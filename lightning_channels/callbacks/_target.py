@@ -124,8 +124,20 @@ def lost_modules(mutator: ChannelMutator) -> list[str]:
     return sorted(name for name in names if name not in modules or not is_dynamic(modules[name]))
 
 
-def check_ranks_agree(trainer: Trainer, who: str, facts: Any) -> None:
+_DIFFERENT = (
+    "the ranks don't agree on the units or on the first step's choices, and would train different subnets without an "
+    "error. Give each rank the same seed, sampler and model; a sampler must be a pure function of its arguments"
+)
+
+
+def check_ranks_agree(trainer: Trainer, who: str, facts: Any, message: str = _DIFFERENT) -> None:
     """Refuse to train if a rank has other units or would draw other choices: DDP itself would raise nothing.
+
+    Args:
+        trainer: The trainer.
+        who: Whose facts they are.
+        facts: Plain data that must be the same on all ranks.
+        message: What to say if they aren't.
 
     Raises:
         MisconfigurationException: On all ranks, if one differs from rank zero.
@@ -135,8 +147,4 @@ def check_ranks_agree(trainer: Trainer, who: str, facts: Any) -> None:
     own = sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
     first = trainer.strategy.broadcast(own)
     if not trainer.strategy.reduce_boolean_decision(own == first, all=True):
-        raise MisconfigurationException(
-            f"{who}: the ranks don't agree on the units or on the first step's choices, and would train different "
-            "subnets without an error. Give each rank the same seed, sampler and model; a sampler must be a pure "
-            "function of its arguments"
-        )
+        raise MisconfigurationException(f"{who}: {message}")

@@ -4,58 +4,37 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from contextlib import suppress
-from functools import partial
-from typing import Any, Literal, TypeVar, get_args
+from typing import Any, Literal, TypeVar
 
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.trainer.states import TrainerFn
 from torch import nn
 
-from lightning_channels.callbacks._after_build import after_build, forget
-from lightning_channels.callbacks._averaging import computes_statistics, renew_copies, statistics_choices
-from lightning_channels.callbacks._checkpoints import StructureFiles
-from lightning_channels.callbacks._choices import Held, read_eval_choices
-from lightning_channels.callbacks._errors import as_misconfiguration, keep_visible
-from lightning_channels.callbacks._evaluation import EvaluationHooks
-from lightning_channels.callbacks._inactive import InactiveHooks
-from lightning_channels.callbacks._packages import is_lightnings
+from lightning_channels.callbacks._arguments import check_arguments
+from lightning_channels.callbacks._averaging import computes_statistics, statistics_choices
+from lightning_channels.callbacks._checkpoints import PRUNING
+from lightning_channels.callbacks._choices import read_eval_choices
+from lightning_channels.callbacks._errors import as_misconfiguration
 from lightning_channels.callbacks._passes import Memory
-from lightning_channels.callbacks._preparation import adopt, describe, prepare
-from lightning_channels.callbacks._resume import ResumeHooks
-from lightning_channels.callbacks._sandwich import SeveralPasses
+from lightning_channels.callbacks._prepared import PreparedModule
+from lightning_channels.callbacks._pruning_run import PrunedSubnet
+from lightning_channels.callbacks._recovery import pruner_maker, read_recovery
 from lightning_channels.callbacks._source import MutatorSource
-from lightning_channels.callbacks._sync_norm import KeepDynamic
-from lightning_channels.callbacks._target import (
-    check_processes,
-    check_ranks_agree,
-    check_shards,
-    find_mutators,
-    find_target,
-    lost_modules,
-)
-from lightning_channels.callbacks._tuning import TuningHooks
-from lightning_channels.callbacks._widths import choices_of, read_widths
+from lightning_channels.callbacks._target import check_ranks_agree, find_mutators
+from lightning_channels.callbacks._widths import read_widths
+from lightning_channels.criteria import CriterionLike
 from lightning_channels.distillation import DistillationLike, build_distillation
 from lightning_channels.errors import ChannelsError, ConfigError
 from lightning_channels.mutators import ChannelMutator
-from lightning_channels.resources import ResourceCounter
-from lightning_channels.samplers import Choices, FixedSampler, SamplerLike, build_sampler
+from lightning_channels.pruning import ScheduleLike, TargetLike
+from lightning_channels.samplers import Choices, FixedSampler, Sampler, SamplerLike, build_sampler
 
 __all__ = ["ChannelPruning"]
 
 Model = TypeVar("Model", bound=nn.Module)
 
 
-class _Default(str):
-    """A default that can be told from the same string given by the user."""
-
-
-_RANDOM = _Default("random")
-
-
-class ChannelPruning(InactiveHooks, ResumeHooks, SeveralPasses, TuningHooks, EvaluationHooks):
+class ChannelPruning(PreparedModule):
     """Makes a LightningModule's channels prunable and trains another subnet of it at each step.
 
     The module is prepared right after ``__init__``, ``setup`` or ``configure_model`` built its net, whichever comes
@@ -105,6 +84,20 @@ class ChannelPruning(InactiveHooks, ResumeHooks, SeveralPasses, TuningHooks, Eva
         update_inactive: Let an optimizer step move channels that were inactive in all of its batches, too: their
             gradients are zero, but weight decay and momentum go on. ``False`` leaves them and their optimizer state as
             they are; it needs automatic optimization, and SGD, Adam, AdamW or an optimizer like these.
+        criterion: What a channel is worth, for a callback that prunes instead of drawing subnets: ``"l1"`` and others
+            by name, a dict with ``type`` and arguments, a criterion, or a function unit → scores. ``"l1"`` by default.
+        target: What may be left at the end of the pruning, by resource: a share of the whole net
+            (``{"flops": 0.5}``, ``"50%"``) or an amount (``{"params": "10M"}``).
+        schedule: How to go there: ``"one_shot"`` (the default), ``"linear"``, ``"cubic"``, ``"greedy"``, a dict with
+            ``type``, its arguments, ``start_step``, ``end_step`` and ``interval``, or a function progress → share of
+            the way. By default the first half of the training prunes, and the second half fine-tunes what is left.
+        pruning: More about what is pruned, as a dict: ``scope``, ``floor``, ``ignore``, ``normalizer``, ``regrow`` of
+            :class:`~lightning_channels.pruning.Pruner`.
+        recovery: How the pruned subnet recovers, as a dict. ``teacher``: the unpruned model, from which it learns what
+            ``distillation`` says besides its own loss: as it was before the pruning (``"frozen"``, the default with a
+            ``distillation``), or with the weights of now (``"live"``). ``lr_rewind=True``: learning-rate schedulers
+            begin anew when the pruning is finished. ``hold_back=False``: early stopping and checkpoints of the best
+            metric don't wait until then.
 
     Raises:
         MisconfigurationException: If an argument isn't allowed; and from ``trainer.fit``, before the first step, if
@@ -124,7 +117,7 @@ class ChannelPruning(InactiveHooks, ResumeHooks, SeveralPasses, TuningHooks, Eva
         self,
         mutator: ChannelMutator | Mapping[str, Any] | str | os.PathLike[str] | None = None,
         unit: str | type | Mapping[str, Any] | None = None,
-        sampler: SamplerLike = _RANDOM,
+        sampler: SamplerLike | None = None,
         choices: Mapping[str, int | float] | str | os.PathLike[str] | None = None,
         every_n_steps: int = 1,
         module: str | None = None,
@@ -142,6 +135,11 @@ class ChannelPruning(InactiveHooks, ResumeHooks, SeveralPasses, TuningHooks, Eva
         save_structure: bool = True,
         exact_resume: bool = True,
         update_inactive: bool = True,
+        criterion: CriterionLike | None = None,
+        target: TargetLike | None = None,
+        schedule: ScheduleLike | None = None,
+        pruning: Mapping[str, Any] | None = None,
+        recovery: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
         self.module = module
@@ -157,60 +155,29 @@ class ChannelPruning(InactiveHooks, ResumeHooks, SeveralPasses, TuningHooks, Eva
         self.exact_resume = exact_resume
         self.update_inactive = update_inactive
         with as_misconfiguration("ChannelPruning"):
-            self._check_arguments()
-            if choices is not None and isinstance(sampler, _Default):
-                sampler = "fixed"
-            self.sampler = build_sampler(sampler, choices)
+            check_arguments(self)
+            self._source = MutatorSource(mutator, unit, module)
+            self._make_pruner = pruner_maker(criterion, target, schedule, pruning, self._source.recipe)
+            self.recovery = read_recovery(recovery, self._make_pruner is not None, distillation is not None)
+            self._forget_pruning()
+            self.sampler = self._sampler_of(sampler, choices)
             self.eval_choices = read_eval_choices(eval_choices)
             self.distillation = build_distillation(distillation)
             self.widths = read_widths(validate)
-            self._source = MutatorSource(mutator, unit, module)
-        self._mutator: ChannelMutator | None = None
-        self._counter: ResourceCounter | None = None
         self._shares: list[tuple[int, int]] = []
 
-    def _check_arguments(self) -> None:
-        if self.module is not None and (type(self.module) is not str or not self.module):
-            wrong: object = self.module
-            given = type(wrong).__name__ if wrong else repr(wrong)
-            raise ConfigError(f"module must be the dotted name of a submodule, such as 'net', or None, got {given}")
-        for name in ("every_n_steps", "seed", "recalibrate"):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int):
-                raise ConfigError(f"{name} must be an integer, got {value!r}")
-        if self.recalibrate < 0:
-            raise ConfigError(f"recalibrate must be a number of batches, or 0, got {self.recalibrate}")
-        if self.memory not in get_args(Memory):
-            raise ConfigError(f"memory must be 'fast' or 'lean', got {self.memory!r}")
-        if self.every_n_steps < 1:
-            raise ConfigError(f"every_n_steps must be at least 1, got {self.every_n_steps}")
-        for name in ("log_resources", "prog_bar", "save_structure", "exact_resume", "update_inactive"):
-            if not isinstance(getattr(self, name), bool):
-                raise ConfigError(f"{name} must be true or false, got {getattr(self, name)!r}")
-        if not (isinstance(self.verify, bool) or self.verify == "full"):
-            raise ConfigError(f"verify must be true or false, or 'full', got {self.verify!r}")
+    def _sampler_of(self, sampler: SamplerLike | None, choices: Any) -> Sampler:
+        if self._make_pruner is None:
+            default = "random" if choices is None else "fixed"
+            return build_sampler(default if sampler is None else sampler, choices)
+        if choices is not None or sampler is not None:
+            raise ConfigError(
+                f"{'choices' if sampler is None else 'a sampler'} and a pruning were both given: where channels are "
+                "pruned by a criterion, the pruned subnet is trained, and nothing is drawn. Leave out one of the two"
+            )
+        return PrunedSubnet()
 
     # --- what users ask for ------------------------------------------------------------------------------------------
-
-    @property
-    def state_key(self) -> str:
-        """``ChannelPruning``, or ``ChannelPruning[module]``."""
-        return "ChannelPruning" if self.module is None else f"ChannelPruning[{self.module}]"
-
-    @property
-    def mutator(self) -> ChannelMutator:
-        """The mutator that steers the module; prepared once the trainer has set the module up.
-
-        Raises:
-            MisconfigurationException: If there is none yet.
-        """
-        mutator = self._mutator or self._source.given
-        if mutator is None:
-            raise MisconfigurationException(
-                f"{self.state_key} has no mutator yet: the module is prepared when the trainer sets it up. A strategy "
-                "that starts processes of its own does so there: prepare the module before, or read a checkpoint"
-            )
-        return mutator
 
     @staticmethod
     def restore(model: Model) -> Model:
@@ -226,80 +193,7 @@ class ChannelPruning(InactiveHooks, ResumeHooks, SeveralPasses, TuningHooks, Eva
             mutator.restore()
         return model
 
-    # --- preparing ---------------------------------------------------------------------------------------------------
-
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Arrange that the module is prepared as soon as it is built."""
-        super().setup(trainer, pl_module, stage)
-        if is_lightnings(trainer.strategy, "FSDPStrategy"):
-            raise MisconfigurationException(
-                f"{self.state_key}: FSDPStrategy flattens parameters, so that they have no channels. Use DDP, or "
-                "ModelParallelStrategy with a module that is prepared in configure_model before fully_shard"
-            )
-        if stage == "fit":
-            self._check_passes(pl_module, [callback.sampler for callback in StructureFiles.callbacks_of(trainer)])
-        StructureFiles.install(trainer)
-        KeepDynamic.install(trainer)
-        self._stand_in(trainer, pl_module)
-        self._watch_loops(trainer)
-        after_build(pl_module, self, partial(self._on_built, trainer, pl_module, stage))
-
-    def _on_built(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        with as_misconfiguration(self.state_key):
-            target = find_target(pl_module, self.module)
-            adopted = adopt(self._source, target, self._mutator)
-            if adopted is not None:
-                check_shards(pl_module, adopted)
-            mutator = adopted or prepare(
-                self._source,
-                trainer,
-                pl_module,
-                target,
-                stage=stage,
-                example_inputs=self.example_inputs,
-                verify=self.verify,
-            )
-            try:
-                if adopted is None:
-                    describe(self.state_key, mutator)
-                    check_processes(trainer, mutator)
-                sync = KeepDynamic.install(trainer) if stage == "fit" else None
-                if sync is not None:
-                    sync.check(target)
-                self._try_choices(mutator, stage)
-            except BaseException:
-                if adopted is None:
-                    mutator.restore()
-                raise
-            self._mutator, self._counter = mutator, ResourceCounter(mutator)
-            if stage == "fit":
-                renew_copies(trainer, pl_module, stage)
-
-    def _try_choices(self, mutator: ChannelMutator, stage: str) -> None:
-        """Find a wrong choice before the run begins."""
-        held = Held(mutator)
-        try:
-            if isinstance(self.eval_choices, Mapping):
-                mutator.set_choices(self.eval_choices)
-            for width in self.widths.values():
-                mutator.set_choices(choices_of(mutator, width))
-            if stage == "fit":
-                for choices in self._drawn(mutator, 0, 0):
-                    mutator.set_choices(choices)
-        finally:
-            held.put_back()
-
     # --- training ----------------------------------------------------------------------------------------------------
-
-    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Check that the strategy's setup has left all dynamic ops in the module."""
-        lost = lost_modules(self.mutator)
-        if lost:
-            raise MisconfigurationException(
-                f"{self.state_key}: {len(lost)} prepared modules were replaced while the strategy set the model up, "
-                f"among them {lost[0]!r}. Convert the model in configure_model instead: it is prepared after that"
-            )
-        super().on_fit_start(trainer, pl_module)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Check that all ranks have the same units and draw the same choices; go on where a checkpoint was written."""
@@ -329,6 +223,7 @@ class ChannelPruning(InactiveHooks, ResumeHooks, SeveralPasses, TuningHooks, Eva
         self._begin_passes(drawn)
         if self._passes is None:
             self._log_shares(trainer, pl_module)
+        self._log_pruning(trainer, pl_module, self._part(trainer))
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any) -> None:
         """Log the average over the passes of the step."""
@@ -338,25 +233,11 @@ class ChannelPruning(InactiveHooks, ResumeHooks, SeveralPasses, TuningHooks, Eva
     def _on_width(self) -> None:
         """Note what a pass uses."""
         self._note_active()
-        counter = self._counter
-        if self.log_resources and counter is not None:
-            self._shares.append((counter.active_macs(), counter.active_params()))
+        self._note_shares()
 
     def _choices(self, mutator: ChannelMutator, epoch: int, batch_idx: int) -> Choices:
         """Those of a step's first pass."""
         return self._drawn(mutator, epoch, batch_idx)[0]
-
-    def _log_shares(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if not self.log_resources or trainer.barebones:
-            return
-        prefix = f"channels/{self._part(trainer)}"
-        counter = self._counter
-        assert counter is not None
-        totals = {"flops": counter.total_macs, "params": counter.total_params}
-        for (name, total), active in zip(totals.items(), zip(*self._shares, strict=True), strict=True):
-            if total:
-                share = sum(active) / len(active) / total
-                pl_module.log(prefix + name, share, prog_bar=self.prog_bar, on_step=True, on_epoch=False)
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Leave the module at the widest choices, or at the fixed ones."""
@@ -366,8 +247,8 @@ class ChannelPruning(InactiveHooks, ResumeHooks, SeveralPasses, TuningHooks, Eva
         self.mutator.set_choices(self._resting())
 
     def _resting(self) -> Choices:
-        """The fixed choices, or the widest."""
-        fixed = isinstance(self.sampler, FixedSampler)
+        """The fixed choices, the pruned ones, or the widest."""
+        fixed = isinstance(self.sampler, (FixedSampler, PrunedSubnet))
         return self._choices(self.mutator, 0, 0) if fixed else self.mutator.sample_choices("max")
 
     def _evaluation_choices(self) -> Choices | None:
@@ -379,32 +260,27 @@ class ChannelPruning(InactiveHooks, ResumeHooks, SeveralPasses, TuningHooks, Eva
             return {**self.mutator.sample_choices("max"), **self.eval_choices}
         return self.mutator.sample_choices(self.eval_choices)
 
-    # --- leaving -----------------------------------------------------------------------------------------------------
-
-    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Take everything off the module and the trainer that stood in for a method of theirs."""
-        super().teardown(trainer, pl_module, stage)
-        forget(pl_module, self)
-
-    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Do what the hooks that Lightning leaves out after an exception would have done."""
-        super().on_exception(trainer, pl_module, exception)
-        forget(pl_module, self)
-        keep_visible(trainer, pl_module)
-        self._leave_evaluation()
-        if trainer.state.fn == TrainerFn.FITTING and self._mutator is not None:
-            with suppress(ChannelsError):  # the sampler's choices may be what failed
-                self._rest()
-
     # --- checkpoints -------------------------------------------------------------------------------------------------
 
     def state_dict(self) -> dict[str, Any]:
         """The mutator's structure: plain data, from which it can be rebuilt without tracing."""
+        return {**self.structure(), **self._pruning_state()} if self._mutator is not None else {}
+
+    def structure(self) -> dict[str, Any]:
+        """The mutator's structure, as the file beside a checkpoint holds it; empty before there is a mutator."""
         return {} if self._mutator is None else self._mutator.structure()
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Check that a checkpoint's units fit the module, and set its choices."""
         advice = "Resume with the model and units that the checkpoint was written with, or without this checkpoint"
+        structure: Any = state_dict  # whatever a file holds
+        pruning = None
+        if isinstance(structure, Mapping):
+            structure = dict(structure)
+            pruning = structure.pop(PRUNING, None)
         with as_misconfiguration(f"{self.state_key}: the checkpoint doesn't fit the model", advice):
+            pruned = None if pruning is None else self._read_pruning(pruning)
             if self._mutator is not None:
-                self._mutator.load_structure(state_dict)
+                self._mutator.load_structure(structure)
+            if pruned is not None:
+                self._pruner, self._progress, self._frozen = pruned

@@ -35,7 +35,8 @@ class Views(dict[str, tuple[Tensor, list[int], bool, Tensor]]):
             tensor: The full tensor.
             size: Of the view.
         """
-        if not torch.is_grad_enabled():  # a view made now could not be used for training, nor the other way round
+        # a view made without autograd could not be trained on, nor the other way round; compiled code keeps none
+        if not torch.is_grad_enabled() or torch.compiler.is_compiling():
             return prefix(tensor, size)
         known = self.get(name)
         if known is not None:

@@ -1,7 +1,15 @@
 """Mutators: all units of one model."""
 
 from lightning_channels.mutators.channel_mutator import ChannelMutator, find_mutator
+from lightning_channels.mutators.group_fisher import GroupFisherChannelMutator
 from lightning_channels.mutators.report import Report, UnitReport
 from lightning_channels.mutators.slimmable import SlimmableChannelMutator
 
-__all__ = ["ChannelMutator", "Report", "SlimmableChannelMutator", "UnitReport", "find_mutator"]
+__all__ = [
+    "ChannelMutator",
+    "GroupFisherChannelMutator",
+    "Report",
+    "SlimmableChannelMutator",
+    "UnitReport",
+    "find_mutator",
+]

@@ -282,6 +282,8 @@ def record(model: nn.Module, run: Callable[[], Any], inputs: Any, stand_ins: Sta
         for _, tensor in named:
             if hasattr(tensor, _MARK):
                 delattr(tensor, _MARK)
+                if not tensor.__dict__:
+                    tensor.__dict__.clear()  # an emptied dict keeps its memory, on every tensor of the model
     return program
 
 

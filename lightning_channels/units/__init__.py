@@ -2,6 +2,7 @@
 
 from lightning_channels.units.base import MutableChannelUnit
 from lightning_channels.units.channel import Channel
+from lightning_channels.units.group_fisher import GroupFisherChannelUnit
 from lightning_channels.units.one_shot import OneShotMutableChannelUnit
 from lightning_channels.units.ranked import L1MutableChannelUnit, RankedMutableChannelUnit
 from lightning_channels.units.rounding import make_divisible
@@ -10,6 +11,7 @@ from lightning_channels.units.slimmable import SlimmableChannelUnit
 
 __all__ = [
     "Channel",
+    "GroupFisherChannelUnit",
     "L1MutableChannelUnit",
     "MutableChannelUnit",
     "OneShotMutableChannelUnit",

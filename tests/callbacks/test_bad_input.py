@@ -43,7 +43,7 @@ from tests.callbacks.nets import UNITS, Classifier, loader, trainer
         ({"unit": "SequentialMutableChanelUnit"}, r"did you mean 'SequentialMutableChannelUnit'\?"),
         ({"unit": {"choice_mode": "ratio"}}, r"needs a 'type'"),
         ({"unit": {"type": "SequentialMutableChannelUnit", "choise_mode": "ratio"}}, r"did you mean 'choice_mode'\?"),
-        ({"unit": nn.Conv2d}, r"unit must be a unit type, got Conv2d\. Known: Mutable"),
+        ({"unit": nn.Conv2d}, r"unit must be a unit type, got Conv2d\. Known: .*MutableChannelUnit"),
         ({"unit": 3}, r"unit must be a name"),
         ({"mutator": ChannelMutator(), "unit": "SequentialMutableChannelUnit"}, r"both given.*leave out one"),
         ({"mutator": 3}, r"mutator must be a ChannelMutator"),

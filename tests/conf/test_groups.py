@@ -59,7 +59,7 @@ def test_every_option_composes_and_resolves(option: str) -> None:
     assert set(config) >= {*GROUPS, "seed", "optimizer", "report"} - OPTIONAL
 
 
-@pytest.mark.parametrize("option", ["train", "prune_vit", *OPTIONS])
+@pytest.mark.parametrize("option", ["train", "prune", "prune_vit", *OPTIONS])
 def test_every_file_begins_with_what_it_is(option: str) -> None:
     lines = (config_dir() / f"{option}.yaml").read_text().removeprefix("# @package _global_\n\n").split("\n")
     assert lines[0].startswith("# ")

@@ -13,6 +13,8 @@ from lightning_channels import CRITERIA, ConfigError, WeightCriterion, build_cri
 from lightning_channels.criteria import FisherCriterion, L1Criterion, TaylorCriterion, scores_of
 from tests.criteria.nets import FIRST, batch, chain, prepared
 
+NAMES = ["bn_scale", "fisher", "fpgm", "l1", "l2", "lamp", "random", "taylor"]
+
 
 @pytest.fixture
 def unit() -> Any:
@@ -27,8 +29,8 @@ def registry() -> Iterator[None]:
 
 
 def test_names_dicts_classes_and_instances() -> None:
-    assert CRITERIA.names() == ["bn_scale", "fisher", "fpgm", "l1", "l2", "lamp", "random", "taylor"]
-    for name in CRITERIA.names():
+    assert set(CRITERIA.names()) >= {*NAMES}
+    for name in NAMES:
         assert type(build_criterion(name)) is CRITERIA.get(name)
     assert isinstance(build_criterion(L1Criterion), L1Criterion)
     own = TaylorCriterion(joint=True)
@@ -50,12 +52,12 @@ def test_a_function(unit: Any) -> None:
 
 
 def test_a_class_of_ones_own_by_name(registry: None, unit: Any) -> None:
-    @CRITERIA.register("largest")
+    @CRITERIA.register("largest_entry")
     class Largest(WeightCriterion):
         def score(self, tensor: Any) -> Tensor:
             return tensor.rows().abs().amax(1)
 
-    criterion = build_criterion({"type": "largest", "tensors": ["outputs"], "normalizer": None})
+    criterion = build_criterion({"type": "largest_entry", "tensors": ["outputs"], "normalizer": None})
     expected = unit.model[0]._parameters["weight"].abs().amax((1, 2, 3))
     assert torch.equal(scores_of(criterion, unit), expected)
 

@@ -1,0 +1,55 @@
+"""Two processes that prune; called by the tests as ``python -m tests.callbacks.prune_ddp FOLDER``.
+
+One run for each criterion, and one of a criterion that isn't the same on all ranks.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+
+from lightning_channels import ChannelPruning
+from tests.callbacks.ddp import Module, trainer
+from tests.callbacks.pruned import Kept
+
+SCHEDULE = {"type": "linear", "end_step": 12}
+RUNS: dict[str, dict[str, Any]] = {
+    "l1": {"criterion": "l1", "distillation": {}},
+    "taylor": {"criterion": "taylor", "trainer": {"accumulate_grad_batches": 2}, "end_step": 6},
+    "fisher": {"criterion": "fisher"},
+}
+
+
+def run(folder: Path, name: str) -> None:
+    arguments = dict(RUNS[name])
+    options = arguments.pop("trainer", {})
+    schedule = {**SCHEDULE, "end_step": arguments.pop("end_step", SCHEDULE["end_step"])}
+    module = Module()
+    pruning = ChannelPruning(target={"flops": 0.4}, schedule=schedule, **arguments)
+    fitted = trainer(folder, pruning, watch := Kept(pruning), **options)
+    fitted.fit(module)
+    found = {"weights": module.state_dict(), "kept": watch.train, "finished": pruning.pruner.finished}
+    torch.save(found, folder / f"{name}-{fitted.global_rank}.pt")
+
+
+def main(folder: Path) -> None:
+    torch.set_num_threads(1)
+    for name in RUNS:
+        run(folder, name)
+    rank = int(os.environ.get("LOCAL_RANK", "0"))
+    draw = torch.Generator().manual_seed(rank)
+    own = ChannelPruning(criterion=lambda unit: torch.rand(unit.num_channels, generator=draw), target={"flops": 0.4})
+    try:
+        trainer(folder, own).fit(Module())
+    except MisconfigurationException as error:
+        (folder / f"refused{rank}.txt").write_text(str(error))
+
+
+if __name__ == "__main__":
+    os.environ.setdefault("PYTHONWARNINGS", "ignore")
+    main(Path(sys.argv[1]))

@@ -1,0 +1,31 @@
+"""Two processes on gloo that prune; one run of a script, looked at from several sides."""
+
+import pytest
+import torch
+
+from tests.callbacks.ddp import RANKS, STEPS
+from tests.callbacks.prune_ddp import RUNS
+from tests.callbacks.ranks import run_ranks
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("ddp")
+    run_ranks("tests.callbacks.prune_ddp", folder)
+    return folder
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_ranks_prune_alike(folder, name):
+    one, two = (torch.load(folder / f"{name}-{rank}.pt", weights_only=True) for rank in range(RANKS))
+    assert one["finished"]
+    assert len(one["kept"]) == STEPS
+    assert one["kept"] == two["kept"]
+    assert sum(map(len, one["kept"][-1].values())) < sum(map(len, one["kept"][0].values()))
+    for key, value in one["weights"].items():
+        assert torch.equal(value, two["weights"][key]), key
+
+
+def test_ranks_that_would_keep_other_channels_are_refused(folder):
+    for rank in range(RANKS):
+        assert "the ranks don't agree on which channels to keep" in (folder / f"refused{rank}.txt").read_text()
