@@ -57,10 +57,10 @@ class Resources:
         self.units = [unit.name for unit in units]
         self.full = torch.tensor([unit.num_channels for unit in units], dtype=torch.long)
         self._groups = torch.tensor([unit.groups for unit in units], dtype=torch.long)
-        self._sizes, self._products = _products(mutator)
+        self._sizes, self._products, self._columns = _products(mutator)
         sums = {name: [entry for own in modules.values() for entry in own] for name, modules in self._products.items()}
         self._latency: LatencyModel | None = None
-        self._sums = Sums(self._sizes, sums, len(units))
+        self._sums = Sums(self._sizes, sums, self._columns)
         self.names = self._sums.names
         self.totals = {name: float(value) for name, value in self.measure(self.full).items()}
 
@@ -143,7 +143,7 @@ class Resources:
         numbers = self.numbers(choices)
         modules: dict[str, dict[str, int]] = {}
         for name, products in self._products.items():
-            sums = Sums(self._sizes, products, len(self.units))
+            sums = Sums(self._sizes, products, self._columns)
             for module, value in sums.at(numbers[None] / self._groups).items():
                 modules.setdefault(module, {})[name] = round(float(value))
         without = numbers.repeat(len(numbers), 1).fill_diagonal_(0)
@@ -187,15 +187,14 @@ def _whole(values: Mapping[str, Tensor]) -> dict[str, int]:
     return {name: round(float(value)) for name, value in values.items()}
 
 
-def _products(mutator: ChannelMutator) -> tuple[list[_Products], dict[str, Mapping[str, _Products]]]:
-    """The sizes of a model's dims, and name → module → products of them."""
+def _products(
+    mutator: ChannelMutator,
+) -> tuple[list[_Products], dict[str, Mapping[str, _Products]], list[tuple[int, float]]]:
+    """The sizes of a model's dims, name → module → products of them, and what the sizes count."""
     units, costs = mutator.mutable_units, mutator.costs
     parameters = Parameters(mutator.model, units)
-    place = {unit.name: number for number, unit in enumerate(units)}
-    places = [place[name] for name in costs.units]
-    sizes: list[_Products] = [
-        [[factor, *(places[int(u)] for u in own)] for factor, *own in size] for size in costs.sizes
-    ]
+    columns, sizes = costs.columns(units), [*costs.sizes]
+    moved = [[[factor, *(place + len(columns) for place in own)] for factor, *own in size] for size in parameters.sizes]
     found: dict[str, Mapping[str, _Products]] = {}
     if costs.macs:
         found["macs"] = costs.macs
@@ -208,4 +207,4 @@ def _products(mutator: ChannelMutator) -> tuple[list[_Products], dict[str, Mappi
     }
     if costs.activations:
         found["activations"] = costs.activations
-    return [*sizes, *parameters.sizes], found
+    return [*sizes, *moved], found, [*columns, *parameters.columns]

@@ -78,6 +78,12 @@ OF_TEMPLATES: dict[str, Edit] = {
     "costs of units that are numbers": Edit(
         ("parse_cfg", "costs", "units"), [0], ConfigError, "units of costs of parse_cfg must be a list of names of"
     ),
+    "a limit of nothing": Edit(
+        ("parse_cfg", "costs", "units", 0),
+        [STEM, 0],
+        ConfigError,
+        "units of costs of parse_cfg must be a list of names",
+    ),
     "a size of a unit out of range": Edit(
         ("parse_cfg", "costs", "sizes", 0), [[1, 10**9]], ConfigError, "sizes of costs of parse_cfg must be lists of"
     ),
