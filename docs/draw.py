@@ -9,9 +9,14 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from pictures import model, slimmable, unit
+from pictures import model, prune, slimmable, unit
 
-PICTURES = {"unit.svg": unit.draw, "resnet18.svg": model.draw, "slimmable.svg": slimmable.draw}
+PICTURES = {
+    "unit.svg": unit.draw,
+    "resnet18.svg": model.draw,
+    "slimmable.svg": slimmable.draw,
+    "prune.svg": prune.draw,
+}
 
 
 def main(folder: Path) -> None:

@@ -39,13 +39,14 @@ class FisherCriterion(CollectingCriterion):
     in a compiled network, and where no weight reads the unit at all.
 
     Args:
-        normalizer: See :func:`normalized`; the paper compares the scores of all units as they are.
+        normalizer: See :func:`normalized`. The paper compares the scores of all units as they are (None), and takes one
+            channel at a time; of many that go at once, whole units would be, whose gradients are small.
 
     Raises:
         ConfigError: If the normalizer is unknown.
     """
 
-    def __init__(self, normalizer: Normalizer | None = None) -> None:
+    def __init__(self, normalizer: Normalizer | None = "mean") -> None:
         super().__init__(normalizer=normalizer)
         self._samples: dict[str, list[Tensor]] = {}
         self._called: set[int] = set()

@@ -34,7 +34,8 @@ class NormScaleCriterion(WeightCriterion):
             sign(scale)`` is added to the gradients of the units' scales, once for each optimizer step (1e-4 in the
             paper). 0 for none.
         reduction: Over a unit's norms; see :class:`Criterion`.
-        normalizer: See :func:`normalized`.
+        normalizer: See :func:`normalized`. The paper compares the scales as they are (None), after a training with its
+            penalty.
 
     Attributes:
         loss_scale: What the loss is multiplied by (``GradScaler.get_scale()``), so that the penalty can be as well.
@@ -44,7 +45,7 @@ class NormScaleCriterion(WeightCriterion):
     """
 
     def __init__(
-        self, penalty: float = 0.0, reduction: Reduction = "mean", normalizer: Normalizer | None = None
+        self, penalty: float = 0.0, reduction: Reduction = "mean", normalizer: Normalizer | None = "mean"
     ) -> None:
         super().__init__(reduction, normalizer, ("norms",))
         if not is_number(penalty) or penalty < 0:

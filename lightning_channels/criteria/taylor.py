@@ -33,7 +33,8 @@ class TaylorCriterion(CollectingCriterion):
         joint: False: the sum over the weights w with gradients g of (g·w)², weight by weight. True: the square of the
             sum of g·w, which is what a gate on the channel gives. The paper has both.
         reduction: Over the unit's tensors; see :class:`Criterion`.
-        normalizer: See :func:`normalized`; the paper compares the scores of all layers as they are.
+        normalizer: See :func:`normalized`. The paper compares the scores of all layers as they are (None), and takes
+            few channels at a time; of many that go at once, whole units would be, whose gradients are small.
         tensors: Which tensors count; see :class:`Criterion`.
 
     Raises:
@@ -44,7 +45,7 @@ class TaylorCriterion(CollectingCriterion):
         self,
         joint: bool = False,
         reduction: Reduction = "sum",
-        normalizer: Normalizer | None = None,
+        normalizer: Normalizer | None = "mean",
         tensors: Sequence[Kind] = KINDS,
     ) -> None:
         super().__init__(reduction, normalizer, tensors)

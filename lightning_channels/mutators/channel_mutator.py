@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Literal, cast
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import torch
 from torch import nn
@@ -34,6 +35,11 @@ from lightning_channels.tracing.running import ExampleInputs
 from lightning_channels.units import MutableChannelUnit
 from lightning_channels.units.choosing import Choice, is_listed
 from lightning_channels.units.constraints import check_constraints
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from lightning_channels.mutators.picture import Scores
 
 __all__ = ["ChannelMutator", "find_mutator"]
 
@@ -321,6 +327,22 @@ class ChannelMutator:
     def report(self) -> Report:
         """Each unit with its share of the model, and why what can't change can't. Prints as a table."""
         return make_report(self, self._unruled, self.proof_record, tuple(a.report() for a in self._attentions))
+
+    def plot(self, path: str | Path | None = None, scores: Scores | None = None) -> Figure:
+        """A picture of what is kept of every mutable unit; needs matplotlib (``lightning-channels[plot]``).
+
+        Args:
+            path: A file to write it to; its ending says in which format (``.svg``, ``.png``, ``.pdf``).
+            scores: What the channels are worth, to be shown by their colours: unit name → a number for each channel, or
+                a criterion.
+
+        Raises:
+            ConfigError: If matplotlib isn't installed, the scores don't fit the units, or the ending is unknown.
+            PrepareError: If no model is prepared.
+        """
+        from lightning_channels.mutators.picture import draw
+
+        return draw(self.mutable_units, path, scores)
 
     # --- templates ---------------------------------------------------------------------------------------------------
 

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
+from lightning_channels._progress import Progress, check_progress, told
 from lightning_channels._rng import preserve_rng
 from lightning_channels.errors import ConfigError
 from lightning_channels.recalibration.inputs import default_forward
@@ -34,6 +35,7 @@ def recalibrate_batch_norm(
     forward: Forward | None = None,
     num_batches: int | None = None,
     sync: bool | None = None,
+    progress: Progress = None,
 ) -> None:
     """Compute the running statistics of all norms anew, at the current choices.
 
@@ -58,11 +60,13 @@ def recalibrate_batch_norm(
         sync: Whether the ranks of ``torch.distributed`` are combined. All of them must call this then, at the same
             choices. None for where there are several, True to require that, False for each by itself (on rank zero
             alone, for instance).
+        progress: True for a bar on the standard error (of rank zero alone, where ranks are combined), or a function
+            that is called after each batch with how many are done and how many there are, None where that isn't known.
 
     Raises:
         ConfigError: If there is no batch on any rank, if ``num_batches`` is below 1, if the default ``forward`` finds
-            no input in a batch, if ``sync`` is True in a single process, or if the ranks' choices differ. As after
-            every exception, the statistics are then as they were.
+            no input in a batch, if ``sync`` is True in a single process, if the ranks' choices differ, or if
+            ``progress`` is something else. As after every exception, the statistics are then as they were.
         ChannelsError: If another rank failed.
 
     Example:
@@ -75,15 +79,26 @@ def recalibrate_batch_norm(
         raise ConfigError(f"num_batches must be an integer or None, got {num_batches!r}")
     if num_batches is not None and num_batches < 1:
         raise ConfigError(f"num_batches must be at least 1, got {num_batches}")
+    check_progress(progress)
     together = spans_ranks(sync)
+    if progress is True and together and torch.distributed.get_rank():
+        progress = None
     if isinstance(model, DistributedDataParallel):
         model = model.module  # its own forward would copy rank zero's statistics to all, and wait for all in each batch
     norms = norms_of(model)
     if not norms:
         return
-    with preserve_rng(), only_norms_train(model, norms), statistics_from_scratch(norms) as calls, own_groups(norms):
+    shown = told(progress, "recalibrating", _number_of(batches, num_batches))
+    with (
+        preserve_rng(),
+        only_norms_train(model, norms),
+        statistics_from_scratch(norms) as calls,
+        own_groups(norms),
+        shown as step,
+    ):
         try:
-            seen = _run(model, in_step(islice(batches, num_batches), norms, together), forward or default_forward)
+            used = in_step(islice(batches, num_batches), norms, together)
+            seen = _run(model, used, forward or default_forward, step)
         except Exception:
             if together:
                 report_failure(norms)
@@ -101,6 +116,7 @@ def recalibrated(
     forward: Forward | None = None,
     num_batches: int | None = None,
     sync: bool | None = None,
+    progress: Progress = None,
 ) -> Iterator[None]:
     """Recalibrate for a block only: measure a width in the middle of a training, and leave no trace.
 
@@ -113,6 +129,7 @@ def recalibrated(
         forward: As for :func:`recalibrate_batch_norm`.
         num_batches: Use this many batches at most, on each rank.
         sync: As for :func:`recalibrate_batch_norm`.
+        progress: As for :func:`recalibrate_batch_norm`.
 
     Raises:
         ChannelsError: As :func:`recalibrate_batch_norm` does.
@@ -126,13 +143,23 @@ def recalibrated(
         False
     """
     with put_back_after(model):
-        recalibrate_batch_norm(model, batches, forward, num_batches, sync)
+        recalibrate_batch_norm(model, batches, forward, num_batches, sync, progress)
         yield
 
 
-def _run(model: nn.Module, batches: Iterable[Any], forward: Forward) -> int:
+def _run(model: nn.Module, batches: Iterable[Any], forward: Forward, step: Callable[[], object]) -> int:
     seen = 0
     for batch in batches:
         forward(model, batch)
         seen += 1
+        step()
     return seen
+
+
+def _number_of(batches: Iterable[Any], most: int | None) -> int | None:
+    """How many batches will be used, if that is known."""
+    try:
+        count = len(batches)  # type: ignore[arg-type]
+    except (TypeError, NotImplementedError):  # a generator, or a loader over an iterable data set
+        return most
+    return count if most is None else min(count, most)

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lightning_channels._progress import Progress, check_progress, told
 from lightning_channels.errors import ConfigError
 from lightning_channels.export import export_subnet
 from lightning_channels.mutators import ChannelMutator
@@ -51,7 +52,8 @@ class LatencyModel:
         shares: Of all units' widths, at which operators are timed; full width and the narrowest come by themselves.
         random_choices: How many random choices are measured to fit, and as many again to see how well that went.
         seed: Of the random choices.
-        progress: Called with the number of subnets that are done, and of all, after each.
+        progress: True for a bar on the standard error, or a function that is called with the number of subnets that are
+            done, and of all, after each.
 
     Attributes:
         device: Where it was measured.
@@ -61,7 +63,8 @@ class LatencyModel:
         error: Their mean relative difference.
 
     Raises:
-        ConfigError: If the device isn't there, or the mutator knows nothing of its model's operators.
+        ConfigError: If the device isn't there, the mutator knows nothing of its model's operators, or ``progress`` is
+            something else.
     """
 
     def __init__(
@@ -73,27 +76,25 @@ class LatencyModel:
         shares: Sequence[float] = (0.75, 0.5, 0.25),
         random_choices: int = 4,
         seed: int = 0,
-        progress: Callable[[int, int], None] | None = None,
+        progress: Progress = None,
     ) -> None:
+        check_progress(progress)
         self.device = _checked_device(device)
         self._mutator = mutator
         _check_arguments(mutator, shares, random_choices)
         self._inputs = mapped(lambda tensor: tensor.to(self.device), check_inputs(example_inputs))
-        self._progress, self._done = progress, 0
         rng = random.Random(seed)
         grid = [_share(mutator, share) for share in sorted({*shares, 0.0, 1.0})]
         drawn = [mutator.sample_choices("random", rng) for _ in range(2 * random_choices)]
-        self._all = len(grid) + 2 + len(drawn)
         self._units = [(unit.name, unit.num_channels, unit.groups) for unit in mutator.mutable_units]
         self._work = _Work(mutator)
-        self._tables = self._timed(grid)
-        fitted = [grid[0], grid[-1], *drawn[:random_choices]]
-        self.scale, self.offset = _fit(self._raw(self._numbers(fitted)), self._measured(fitted))
-        others = drawn[random_choices:]
-        predicted = self.predict(self._numbers(others))
-        self.held_out = tuple(
-            HeldOut(float(p), float(m)) for p, m in zip(predicted, self._measured(others), strict=True)
-        )
+        with told(progress, "measuring latency", len(grid) + 2 + len(drawn), "subnet") as step:
+            self._tables = self._timed(grid, step)
+            fitted, others = [grid[0], grid[-1], *drawn[:random_choices]], drawn[random_choices:]
+            self.scale, self.offset = _fit(self._raw(self._numbers(fitted)), self._measured(fitted, step))
+            measured = self._measured(others, step)
+        pairs = zip(self.predict(self._numbers(others)), measured, strict=True)
+        self.held_out = tuple(HeldOut(float(predicted), float(taken)) for predicted, taken in pairs)
         self.error = sum(pair.error for pair in self.held_out) / len(self.held_out)
 
     def predict(self, numbers: Tensor) -> Tensor:
@@ -115,17 +116,14 @@ class LatencyModel:
     def _subnet(self, choices: Mapping[str, int | float]) -> Any:
         return export_subnet(self._mutator.model, choices).to(self.device).eval()
 
-    def _step(self) -> None:
-        self._done += 1
-        if self._progress is not None:
-            self._progress(self._done, self._all)
-
-    def _timed(self, grid: Sequence[Mapping[str, int | float]]) -> dict[tuple[str, str], tuple[Tensor, Tensor]]:
+    def _timed(
+        self, grid: Sequence[Mapping[str, int | float]], step: Callable[[], object]
+    ) -> dict[tuple[str, str], tuple[Tensor, Tensor]]:
         """(module, kind) → work and milliseconds at each choice of the grid, ascending by work."""
         times, found = OperatorTimes(self.device, _BUDGET_OPERATOR), list[dict[tuple[str, str], float]]()
         for choices in grid:
             found.append(times.of(self._subnet(choices), self._inputs))
-            self._step()
+            step()
         works = self._work.at(self._numbers(grid) / self._groups)
         tables = {}
         for place in dict.fromkeys(place for own in found for place in own):
@@ -134,12 +132,12 @@ class LatencyModel:
             tables[place] = work, taken[order]
         return tables
 
-    def _measured(self, chosen: Sequence[Mapping[str, int | float]]) -> Tensor:
+    def _measured(self, chosen: Sequence[Mapping[str, int | float]], step: Callable[[], object]) -> Tensor:
         """Milliseconds of whole models."""
         found = []
         for choices in chosen:
             found.append(time_model(self._subnet(choices), self._inputs, self.device, _BUDGET_MODEL) * 1e3)
-            self._step()
+            step()
         return torch.tensor(found, dtype=torch.float64)
 
     # --- predicting --------------------------------------------------------------------------------------------------

@@ -95,7 +95,7 @@ def test_which_tensors_count(net: Any, units: Any, kinds: list[str], names: list
 
 def test_norm_scales(net: Any, units: Any) -> None:
     scales = [abs(value) for value in numbers(net[1].weight.detach())]
-    assert close(build_criterion("bn_scale")(units[FIRST]), scales)
+    assert close(build_criterion({"type": "bn_scale", "normalizer": None})(units[FIRST]), scales)
     with pytest.raises(ConfigError, match=r"can't score unit '3_\(0, 4\)_4', which has no norms; take another"):
         build_criterion("bn_scale")(units[SECOND])
     with pytest.raises(ConfigError, match="has no norms"):

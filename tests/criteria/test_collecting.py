@@ -259,7 +259,7 @@ def test_processes_are_summed_by_the_function_given() -> None:
 
 
 def test_a_compiled_net_tells_the_sum_over_the_batch() -> None:
-    criterion, _, units = started(net := chain().eval())
+    criterion, _, units = started(net := chain().eval(), normalizer=None)
     compiled = torch.compile(net, backend="eager")
     compiled(batch()).square().sum().backward()
     criterion.after_backward()
@@ -268,3 +268,12 @@ def test_a_compiled_net_tells_the_sum_over_the_batch() -> None:
     assert plain[3].weight.grad is not None
     expected = (plain[3].weight.detach() * plain[3].weight.grad).sum((0, 2, 3)).square()
     assert torch.allclose(criterion(units[FIRST]), expected, rtol=1e-10)
+
+
+@pytest.mark.parametrize("name", COLLECTING)
+def test_units_are_comparable_by_default(name: str) -> None:
+    """Else a unit whose gradients are small throughout would be cut off as a whole."""
+    criterion, _, units = started(net := chain(), name)
+    passed(net, criterion, batch())
+    for found in scores(criterion, units).values():
+        assert found.mean().item() == pytest.approx(1.0, rel=1e-10)

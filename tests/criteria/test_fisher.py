@@ -14,7 +14,7 @@ from tests.criteria.nets import FIRST, SECOND, Residual, batch, chain, close, pr
 
 def collected(net: nn.Module, inputs: list[Any], loss: Callable[[Any], Tensor] | None = None) -> dict[str, Tensor]:
     _, units = prepared(net, inputs[0])
-    criterion: Any = build_criterion("fisher")
+    criterion: Any = build_criterion({"type": "fisher", "normalizer": None})
     criterion.start(net, list(units.values()))
     for x in inputs:
         (loss or summed)(net(x)).backward()
@@ -61,7 +61,7 @@ def test_the_layers_of_a_group_have_one_gate() -> None:
 def test_narrow_units_are_collected_where_they_are_active() -> None:
     net = chain()
     mutator, units = prepared(net, batch())
-    criterion: Any = build_criterion("fisher")
+    criterion: Any = build_criterion({"type": "fisher", "normalizer": None})
     criterion.start(net, list(units.values()))
     units[FIRST].keep([0, 2])
     summed(net(batch())).backward()
@@ -132,7 +132,7 @@ def test_behind_frozen_layers_the_weight_tells_the_sum_over_the_batch() -> None:
     net = chain()
     _, units = prepared(net, batch())
     net[:3].requires_grad_(False)
-    criterion: Any = build_criterion("fisher")
+    criterion: Any = build_criterion({"type": "fisher", "normalizer": None})
     criterion.start(net, list(units.values()))
     summed(net(batch())).backward()
     criterion.after_backward()

@@ -17,7 +17,7 @@ from tests.criteria.nets import FIRST, batch, chain, prepared
 def penalised(penalty: float, **kwargs: Any) -> tuple[nn.Sequential, Any, Any]:
     net = chain()
     _, units = prepared(net, batch())
-    criterion: Any = build_criterion({"type": "bn_scale", "penalty": penalty, **kwargs})
+    criterion: Any = build_criterion({"type": "bn_scale", "penalty": penalty, "normalizer": None, **kwargs})
     criterion.start(net, [units[FIRST]])
     return net, criterion, units[FIRST]
 

@@ -42,7 +42,7 @@ def products(inputs: list[Tensor], name: str, count: int) -> list[list[list[Tens
 def collected(inputs: list[Tensor], **arguments: Any) -> dict[str, Tensor]:
     net = chain()
     _, units = prepared(net, batch())
-    criterion = build_criterion({"type": "taylor", **arguments})
+    criterion = build_criterion({"type": "taylor", "normalizer": None, **arguments})
     criterion.start(net, list(units.values()))  # type: ignore[attr-defined]
     assert not criterion.ready  # type: ignore[attr-defined]
     for x in inputs:
@@ -84,7 +84,7 @@ def test_frozen_weights_give_nothing_and_the_others_count() -> None:
     net = chain()
     _, units = prepared(net, batch())
     net[3].weight.requires_grad_(False)
-    criterion: Any = build_criterion({"type": "taylor", "tensors": ["outputs", "inputs"]})
+    criterion: Any = build_criterion({"type": "taylor", "normalizer": None, "tensors": ["outputs", "inputs"]})
     criterion.start(net, list(units.values()))
     loss_of(net, batch()).backward()
     criterion.after_backward()

@@ -82,6 +82,16 @@ def test_progress_is_told(mutator: ChannelMutator, machine: list[nn.Module]) -> 
     assert all(not model.training for model in machine)
 
 
+def test_a_bar_is_shown_where_it_is_asked_for(
+    mutator: ChannelMutator, machine: list[nn.Module], capsys: pytest.CaptureFixture[str]
+) -> None:
+    LatencyModel(mutator, images(16, 2), random_choices=2, progress=True)
+    assert "measuring latency: 100%" in capsys.readouterr().err.split("\r")[-1]
+    with pytest.raises(ConfigError, match="progress must be true for a bar, or a function"):
+        LatencyModel(mutator, images(16, 2), progress="bar")  # type: ignore[arg-type]
+    assert len(machine) == 6
+
+
 def test_a_real_machine(mutator: ChannelMutator) -> None:
     found = LatencyModel(mutator, images(16, 2), shares=(0.5,), random_choices=2)
     assert all(pair.measured > 0 and pair.predicted > 0 for pair in found.held_out)
