@@ -7,6 +7,7 @@
       sizes: [[[1, 0]], [[3], [1, 0], [2, 1]]]      # n0; 3 + n0 + 2 n1
       macs: {conv1: [[9408, 0]], fc1: [[5, 0, 1]]}  # 9408 n0; 5 n0 (3 + n0 + 2 n1)
       activations: {conv1: [[4096, 0]]}
+      samples: 2
 
 ``n0`` is the number of channels that the unit ``units[0]`` keeps, in each of its groups. An entry ``[name, 3]`` stands
 for how many it keeps of the first 3: a copy that lacks the others has as many.
@@ -31,7 +32,7 @@ __all__ = ["Costs", "Products"]
 Products = dict[str, list[list[float]]]
 """Module → products ``[factor, size, …]``, whose sum is what it costs."""
 
-_KEYS = ("units", "sizes", "macs", "activations")
+_KEYS = ("units", "sizes", "macs", "activations", "samples")
 _MOST = 2**62
 
 
@@ -44,12 +45,14 @@ class Costs:
         sizes: Each a sum of products ``[factor, unit, …]``, the unit by its place in ``units``.
         macs: Multiply-accumulates by module, for the batch of the example.
         activations: Bytes by module.
+        samples: How many samples the example has: the first dim of its inputs, where that is the same for all.
     """
 
     units: list[str | list[Any]] = field(default_factory=list)
     sizes: list[list[list[float]]] = field(default_factory=list)
     macs: Products = field(default_factory=dict)
     activations: Products = field(default_factory=dict)
+    samples: int = 1
 
     def full_macs(self, units: Iterable[MutableChannelUnit]) -> dict[str, int]:
         """Multiply-accumulates by module at full width."""
@@ -74,6 +77,10 @@ class Costs:
         """As plain data; empty if nothing was recorded."""
         if not self.macs and not self.activations:
             return {}
+        return self.as_dict()
+
+    def as_dict(self) -> dict[str, Any]:
+        """Its attributes."""
         return {key: getattr(self, key) for key in _KEYS}
 
     @classmethod
@@ -90,7 +97,9 @@ class Costs:
         if data is None or data == {}:
             return cls()
         check_keys(data, _KEYS, "costs of parse_cfg")
-        given = {key: data.get(key, [] if key in ("units", "sizes") else {}) for key in _KEYS}
+        given = {key: data.get(key, default) for key, default in cls().as_dict().items()}
+        if not is_int(given["samples"]) or not 0 < given["samples"] < _MOST:
+            raise ConfigError(f"samples of costs of parse_cfg must be a positive integer, got {given['samples']!r}")
         known = {unit.name for unit in units if unit.is_mutable}
         if not isinstance(given["units"], list) or not all(map(_is_variable, given["units"])):
             raise ConfigError("units of costs of parse_cfg must be a list of names of units, or of [name, limit]")
@@ -135,8 +144,11 @@ class _Writer:
         self._written: dict[Form, tuple[float, int | None]] = {}
 
     def write(self) -> Costs:
+        program = self._graph.program
+        batches = {program.shapes[ref][0] for ref in program.inputs if program.shapes[ref]}
+        self._costs.samples = max(1, batches.pop()) if len(batches) == 1 else 1
         self._costs.macs = self._products(macs)
-        if self._graph.program.complete:
+        if program.complete:
             self._costs.activations = self._products(activations)
         return self._costs
 

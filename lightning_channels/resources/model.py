@@ -28,6 +28,7 @@ class Resources:
 
     Args:
         mutator: A prepared mutator.
+        per_sample: Whether what depends on the batch is counted for one sample of the example input, not for all.
 
     Attributes:
         names: What is counted: ``"macs"`` and ``"flops"`` (twice as many) of convolutions, matrix products and
@@ -51,13 +52,13 @@ class Resources:
         tensor([24., 48.], dtype=torch.float64)
     """
 
-    def __init__(self, mutator: ChannelMutator) -> None:
+    def __init__(self, mutator: ChannelMutator, per_sample: bool = False) -> None:
         self._mutator = mutator
         units = mutator.mutable_units
         self.units = [unit.name for unit in units]
         self.full = torch.tensor([unit.num_channels for unit in units], dtype=torch.long)
         self._groups = torch.tensor([unit.groups for unit in units], dtype=torch.long)
-        self._sizes, self._products, self._columns = _products(mutator)
+        self._sizes, self._products, self._columns = _products(mutator, mutator.costs.samples if per_sample else 1)
         sums = {name: [entry for own in modules.values() for entry in own] for name, modules in self._products.items()}
         self._latency: LatencyModel | None = None
         self._sums = Sums(self._sizes, sums, self._columns)
@@ -187,8 +188,12 @@ def _whole(values: Mapping[str, Tensor]) -> dict[str, int]:
     return {name: round(float(value)) for name, value in values.items()}
 
 
+def _scaled(products: Mapping[str, _Products], by: float) -> Mapping[str, _Products]:
+    return {module: [[by * factor, *own] for factor, *own in entries] for module, entries in products.items()}
+
+
 def _products(
-    mutator: ChannelMutator,
+    mutator: ChannelMutator, samples: int
 ) -> tuple[list[_Products], dict[str, Mapping[str, _Products]], list[tuple[int, float]]]:
     """The sizes of a model's dims, name → module → products of them, and what the sizes count."""
     units, costs = mutator.mutable_units, mutator.costs
@@ -197,14 +202,12 @@ def _products(
     moved = [[[factor, *(place + len(columns) for place in own)] for factor, *own in size] for size in parameters.sizes]
     found: dict[str, Mapping[str, _Products]] = {}
     if costs.macs:
-        found["macs"] = costs.macs
-        found["flops"] = {
-            module: [[2 * factor, *own] for factor, *own in products] for module, products in costs.macs.items()
-        }
+        found["macs"] = _scaled(costs.macs, 1 / samples)
+        found["flops"] = _scaled(costs.macs, 2 / samples)
     found["params"] = {
         module: [[factor, *(place + len(sizes) for place in own)] for factor, *own in products]
         for module, products in parameters.products.items()
     }
     if costs.activations:
-        found["activations"] = costs.activations
+        found["activations"] = _scaled(costs.activations, 1 / samples)
     return [*sizes, *moved], found, [*columns, *parameters.columns]

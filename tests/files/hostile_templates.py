@@ -102,6 +102,9 @@ OF_TEMPLATES: dict[str, Edit] = {
     "a product of nothing": Edit(
         ("parse_cfg", "costs", "activations", "stem"), [[]], ConfigError, "activations of costs of parse_cfg must be a"
     ),
+    "costs of no samples": Edit(
+        ("parse_cfg", "costs", "samples"), 0, ConfigError, "samples of costs of parse_cfg must be a positive integer"
+    ),
     "costs of modules as a list": Edit(
         ("parse_cfg", "costs", "macs"), [["stem", 1]], ConfigError, "macs of costs of parse_cfg must be a dict, module"
     ),
