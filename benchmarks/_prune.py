@@ -36,7 +36,8 @@ def prune(side: str, task: Task, network: Network, arguments: argparse.Namespace
     full = macs(task.model(), task.example())
     found: dict[str, Any] = {}
     for criterion in arguments.criteria:
-        models = tool.prune(task, criterion, arguments.targets, arguments.seed)
+        more = {"steps": True} if arguments.steps and side == "theirs" else {}
+        models = tool.prune(task, criterion, arguments.targets, arguments.seed, **more)
         for target, model in zip(arguments.targets, models, strict=True):
             row = {"target": target, **_described(model, task)}
             if row["macs"] > target * full:
@@ -102,6 +103,7 @@ def main() -> None:
     add("--criteria", nargs="+", default=["l1"])
     add("--targets", type=float, nargs="+", default=[0.5, 0.25], help="from the largest down")
     add("--folder", type=Path, help="for the pruned models")
+    add("--steps", action="store_true", help="let Torch-Pruning prune in small steps")
     add("--quick", action="store_true", help="next to no training")
     arguments = parser.parse_args()
     warnings.simplefilter("ignore")

@@ -7,6 +7,7 @@ tables go to RESULTS.md, between the markers of their section, and the figures f
 file beside it.
 
     python benchmarks/prune.py --jobs 2                           # all, some thirty minutes
+    python benchmarks/prune.py --steps                            # Torch-Pruning in small steps, as its examples do
     python benchmarks/prune.py --check                            # returns 1 if ours is behind anywhere
     python benchmarks/prune.py --quick --networks digits --seeds 0 --criteria l1 --results try.md --picture try.json
 """
@@ -49,6 +50,9 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--networks", nargs="+", choices=NETWORKS, default=list(NETWORKS), help="all by default")
     add("--criteria", nargs="+", choices=NAMES, default=list(DEFAULT), help=" ".join(DEFAULT))
     add("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4], metavar="SEED", help="0 1 2 3 4")
+    add(
+        "--steps", action="store_true", help="let Torch-Pruning prune in small steps, not at once; a section of its own"
+    )
     add("--quick", action="store_true", help="next to no training: whether all runs; its rows are kept apart")
     add("--check", action="store_true", help="return 1 if ours is behind anywhere")
     add("--json", type=Path, default=ROOT / "benchmarks/raw/prune.jsonl", help="file of the rows (%(default)s)")
@@ -117,8 +121,9 @@ class Measure:
         def command(result: Path) -> list[str | Path]:
             line = [self._peer if part == "theirs" else sys.executable, "-m", "benchmarks._prune", part, result]
             line += ["--network", network, "--task", self._file(network, seed), "--seed", str(seed), *more]
-            return [*line, "--targets", *map(str, TARGETS), *["--quick"] * self._arguments.quick]
+            return [*line, "--targets", *map(str, TARGETS), *flags]
 
+        flags = [f"--{name}" for name in ("quick", "steps") if getattr(self._arguments, name)]
         row = row_of(command, environment(1), self._arguments.timeout)
         if "error" in row:
             raise _FailedError(f"{part}: {row['error']}")
@@ -164,8 +169,8 @@ def measure_missing(arguments: argparse.Namespace, store: Store) -> list[str]:
 
 
 def tool_of(arguments: argparse.Namespace) -> str:
-    """Rows with next to no training are kept apart."""
-    return "prune, quick" if arguments.quick else "prune"
+    """Rows with next to no training are kept apart, and so are those of the other way to prune."""
+    return "prune" + ", theirs in steps" * arguments.steps + ", quick" * arguments.quick
 
 
 def _described(row: dict[str, Any]) -> str:
@@ -217,8 +222,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     rows = {name: [store.rows[tool, name_of(name, seed)] for seed in arguments.seeds] for name in arguments.networks}
     found = comparisons(rows, arguments.criteria, TARGETS)
     version = _peers.PEERS["torch-pruning"].version
-    _results.write_section(arguments.results, "prune", section(found, arguments.seeds, version))
-    save(found, arguments)
+    name = "prune steps" if arguments.steps else "prune"
+    _results.write_section(arguments.results, name, section(found, arguments.seeds, version, arguments.steps))
+    if not arguments.steps:
+        save(found, arguments)
     print(summary(found))
     print(f"the tables are in {arguments.results}")
     behind = list(misses(found))
