@@ -131,7 +131,10 @@ def _read_path(path: Path, module: str | None) -> Any:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
         states = checkpoint.get("callbacks", {})
         if key in states:
-            return to_plain({name: value for name, value in states[key].items() if name != PRUNING}, key)
+            state = states[key]
+            if isinstance(state, dict):  # a pruning's state has tensors, and a mutator is made without it
+                state = {name: value for name, value in state.items() if name != PRUNING}
+            return to_plain(state, key)
         others = [name for name in states if isinstance(name, str)]
         reason = f"it holds no state of {key}" + (f", only of {', '.join(others)}" if others else "")
     except Exception as error:  # torch.load raises many kinds, all of which mean: not readable as data

@@ -35,8 +35,8 @@ class Pruner:
         criterion: What a channel is worth: a registered name, a dict with ``type`` and arguments, a criterion or a
             function unit → scores, larger for more important ones.
         target: What may be left, by resource: a share of the full net (``{"flops": 0.5}``, ``"50%"``) or an amount
-            (``{"params": "10M"}``, ``{"latency_ms": 3.0}``); several are reached all together. None where ``scope``
-            gives the widths.
+            (``{"params": "10M"}``, ``{"latency_ms": 3.0}``; FLOPs, MACs and activations of one sample); several are
+            reached all together. None where ``scope`` gives the widths.
         schedule: How to go there: ``"one_shot"``, ``"linear"``, ``"cubic"``, ``"greedy"``, a dict with ``type`` and
             arguments, or a function progress → share of the way. ``start_step``, ``end_step`` and ``interval`` may
             stand in the dict, too.
@@ -113,7 +113,7 @@ class Pruner:
         Args:
             mutator: The model's; it keeps the channels that it keeps now, if some were pruned before.
             total_steps: How many optimizer steps the training has; None, -1 or infinity if it has no end.
-            resources: What choices cost; made of the mutator by default.
+            resources: What choices cost; made of the mutator by default, for one sample.
 
         Raises:
             PrepareError: If the mutator isn't prepared.
@@ -136,7 +136,7 @@ class Pruner:
             raise ConfigError(
                 "the model has no unit that can change, so there is nothing to prune; mutator.report() says why"
             )
-        resources = Resources(mutator) if resources is None else resources
+        resources = Resources(mutator, per_sample=True) if resources is None else resources
         if isinstance(self.schedule, GreedySchedule):
             self.schedule.check(resources.totals)
         limits = Limits({}) if self.target is None else self.target.limits(resources.totals)

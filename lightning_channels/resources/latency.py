@@ -168,15 +168,13 @@ class _Work:
 
     def __init__(self, mutator: ChannelMutator) -> None:
         costs, units = mutator.costs, mutator.mutable_units
-        place = {unit.name: number for number, unit in enumerate(units)}
-        sizes = [[[f, *(place[costs.units[int(u)]] for u in own)] for f, *own in size] for size in costs.sizes]
         sums = {
             f"{kind} {module}": products
             for kind, modules in (("macs", costs.macs), ("activations", costs.activations))
             for module, products in modules.items()
         }
         everything = [entry for products in costs.activations.values() for entry in products]
-        self._sums = Sums(sizes, {**sums, "": everything}, len(units))
+        self._sums = Sums(costs.sizes, {**sums, "": everything}, costs.columns(units))
 
     def of(self, place: tuple[str, str]) -> str:
         """Name of what decides about a module's operators; all bytes of the model where it makes none (in place)."""

@@ -28,6 +28,7 @@ class Resources:
 
     Args:
         mutator: A prepared mutator.
+        per_sample: Whether what depends on the batch is counted for one sample of the example input, not for all.
 
     Attributes:
         names: What is counted: ``"macs"`` and ``"flops"`` (twice as many) of convolutions, matrix products and
@@ -51,16 +52,16 @@ class Resources:
         tensor([24., 48.], dtype=torch.float64)
     """
 
-    def __init__(self, mutator: ChannelMutator) -> None:
+    def __init__(self, mutator: ChannelMutator, per_sample: bool = False) -> None:
         self._mutator = mutator
         units = mutator.mutable_units
         self.units = [unit.name for unit in units]
         self.full = torch.tensor([unit.num_channels for unit in units], dtype=torch.long)
         self._groups = torch.tensor([unit.groups for unit in units], dtype=torch.long)
-        self._sizes, self._products = _products(mutator)
+        self._sizes, self._products, self._columns = _products(mutator, mutator.costs.samples if per_sample else 1)
         sums = {name: [entry for own in modules.values() for entry in own] for name, modules in self._products.items()}
         self._latency: LatencyModel | None = None
-        self._sums = Sums(self._sizes, sums, len(units))
+        self._sums = Sums(self._sizes, sums, self._columns)
         self.names = self._sums.names
         self.totals = {name: float(value) for name, value in self.measure(self.full).items()}
 
@@ -143,7 +144,7 @@ class Resources:
         numbers = self.numbers(choices)
         modules: dict[str, dict[str, int]] = {}
         for name, products in self._products.items():
-            sums = Sums(self._sizes, products, len(self.units))
+            sums = Sums(self._sizes, products, self._columns)
             for module, value in sums.at(numbers[None] / self._groups).items():
                 modules.setdefault(module, {})[name] = round(float(value))
         without = numbers.repeat(len(numbers), 1).fill_diagonal_(0)
@@ -187,25 +188,26 @@ def _whole(values: Mapping[str, Tensor]) -> dict[str, int]:
     return {name: round(float(value)) for name, value in values.items()}
 
 
-def _products(mutator: ChannelMutator) -> tuple[list[_Products], dict[str, Mapping[str, _Products]]]:
-    """The sizes of a model's dims, and name → module → products of them."""
+def _scaled(products: Mapping[str, _Products], by: float) -> Mapping[str, _Products]:
+    return {module: [[by * factor, *own] for factor, *own in entries] for module, entries in products.items()}
+
+
+def _products(
+    mutator: ChannelMutator, samples: int
+) -> tuple[list[_Products], dict[str, Mapping[str, _Products]], list[tuple[int, float]]]:
+    """The sizes of a model's dims, name → module → products of them, and what the sizes count."""
     units, costs = mutator.mutable_units, mutator.costs
     parameters = Parameters(mutator.model, units)
-    place = {unit.name: number for number, unit in enumerate(units)}
-    places = [place[name] for name in costs.units]
-    sizes: list[_Products] = [
-        [[factor, *(places[int(u)] for u in own)] for factor, *own in size] for size in costs.sizes
-    ]
+    columns, sizes = costs.columns(units), [*costs.sizes]
+    moved = [[[factor, *(place + len(columns) for place in own)] for factor, *own in size] for size in parameters.sizes]
     found: dict[str, Mapping[str, _Products]] = {}
     if costs.macs:
-        found["macs"] = costs.macs
-        found["flops"] = {
-            module: [[2 * factor, *own] for factor, *own in products] for module, products in costs.macs.items()
-        }
+        found["macs"] = _scaled(costs.macs, 1 / samples)
+        found["flops"] = _scaled(costs.macs, 2 / samples)
     found["params"] = {
         module: [[factor, *(place + len(sizes) for place in own)] for factor, *own in products]
         for module, products in parameters.products.items()
     }
     if costs.activations:
-        found["activations"] = costs.activations
-    return [*sizes, *parameters.sizes], found
+        found["activations"] = _scaled(costs.activations, 1 / samples)
+    return [*sizes, *moved], found, [*columns, *parameters.columns]

@@ -12,7 +12,7 @@ from lightning_channels._modules import named_modules_of
 from lightning_channels.dynamic_ops import candidate_parameters, containers, is_dynamic
 from lightning_channels.dynamic_ops.spec import spec_of
 from lightning_channels.mutables import DerivedMutableChannel, MutableChannelContainer
-from lightning_channels.tracing.forms import Form, count_form, owners_of
+from lightning_channels.tracing.forms import Form, Variable, count_form, owners_of
 from lightning_channels.units import MutableChannelUnit
 
 __all__ = ["Parameters"]
@@ -26,12 +26,14 @@ class Parameters:
         units: Its mutable units.
 
     Attributes:
-        sizes: Each a sum of products ``[factor, unit, …]``.
+        sizes: Each a sum of products ``[factor, column, …]``.
+        columns: Of each column the unit, and how many of its channels it counts at most.
         products: Module → products ``[factor, size, …]``; a parameter that is shared counts where it comes first.
     """
 
     def __init__(self, model: nn.Module, units: Sequence[MutableChannelUnit]) -> None:
         self.sizes: list[list[list[float]]] = []
+        self.columns: list[tuple[int, float]] = []
         self.products: dict[str, list[list[float]]] = {}
         self._known: dict[Form, int] = {}
         self._widths = [unit.num_channels // unit.groups for unit in units]
@@ -74,5 +76,10 @@ class Parameters:
         form = count_form(columns, side.num_channels, self._owners, self._widths)
         if form not in self._known:
             self._known[form] = len(self.sizes)
-            self.sizes.append([[factor, *units] for factor, units in form])
+            self.sizes.append([[factor, *map(self._column, variables)] for factor, variables in form])
         return self._known[form]
+
+    def _column(self, variable: Variable) -> int:
+        if variable not in self.columns:
+            self.columns.append(variable)
+        return self.columns.index(variable)

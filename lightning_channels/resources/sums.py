@@ -14,16 +14,19 @@ _ROWS = 256
 
 
 class Sums:
-    """Sums over products ``[factor, size, …]``, where sizes are sums over products ``[factor, unit, …]``.
+    """Sums over products ``[factor, size, …]``, where sizes are sums over products ``[factor, column, …]``.
 
     Args:
         sizes: The sizes.
         sums: Name → products.
-        units: Number of units.
+        columns: Of each column the unit that it counts the channels of, and how many of these at most.
     """
 
     def __init__(
-        self, sizes: Sequence[Sequence[Sequence[float]]], sums: Mapping[str, Sequence[Sequence[float]]], units: int
+        self,
+        sizes: Sequence[Sequence[Sequence[float]]],
+        sums: Mapping[str, Sequence[Sequence[float]]],
+        columns: Sequence[tuple[int, float]],
     ) -> None:
         parts: dict[tuple[int, ...], int] = {}
         for size in sizes:
@@ -34,7 +37,9 @@ class Sums:
             for _, *places in own:
                 products.setdefault(_key(places), len(products))
         self.names = tuple(sums)
-        self._parts, self._products = _places(parts, units), _places(products, len(sizes))
+        self._units = torch.tensor([unit for unit, _ in columns], dtype=torch.long)
+        self._limits = torch.tensor([limit for _, limit in columns], dtype=torch.float64)
+        self._parts, self._products = _places(parts, len(columns)), _places(products, len(sizes))
         self._of_sizes = _factors(sizes, parts)
         self._of_sums = _factors(list(sums.values()), products)
 
@@ -49,7 +54,7 @@ class Sums:
         """
         found = torch.empty(len(numbers), len(self.names), dtype=torch.float64)
         for start in range(0, len(numbers), _ROWS):
-            rows = numbers[start : start + _ROWS].double()
+            rows = numbers[start : start + _ROWS].double()[:, self._units].minimum(self._limits)
             sizes = _multiplied(rows, self._parts) @ self._of_sizes
             found[start : start + _ROWS] = _multiplied(sizes, self._products) @ self._of_sums
         return dict(zip(self.names, found.unbind(1), strict=True))

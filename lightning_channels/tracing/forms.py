@@ -16,18 +16,21 @@ if TYPE_CHECKING:
     from lightning_channels.tracing.graph import ModuleGraph
     from lightning_channels.tracing.walk import Walk
 
-__all__ = ["Form", "Forms", "count_form", "owners_of"]
+__all__ = ["Form", "Forms", "Variable", "count_form", "owners_of"]
 
-Form = tuple[tuple[float, tuple[int, ...]], ...]
-"""A sum of products (factor, groups): ``((3, ()), (2, (5,)))`` is 3 + 2 n₅, where group 5 keeps n₅ channels in each of
-its tiles."""
+Variable = tuple[int, int]
+"""(group, limit): how many of the group's first channels are kept, of ``limit`` of them, in each of its tiles."""
+
+Form = tuple[tuple[float, tuple[Variable, ...]], ...]
+"""A sum of products (factor, variables): ``((3, ()), (2, ((5, 8),)))`` is 3 + 2 n₅, where group 5 keeps n₅ of its 8
+channels."""
 
 
 def count_form(columns: Sequence[Tensor], size: int, owners: Tensor, widths: Sequence[int]) -> Form:
     """How many indices are left, where channels decide about each.
 
     Nearly always each of a group's channels decides about as many of them. Where not, as in a copy that lacks the last
-    channel, the size follows from which are kept, and the mean stands for it.
+    channel, that is counted for the first channels (with two groups that cross each other: for their mean).
 
     Args:
         columns: For each index a channel's number, or -1 for none; an index is left if its channels in all columns are.
@@ -36,23 +39,41 @@ def count_form(columns: Sequence[Tensor], size: int, owners: Tensor, widths: Seq
         widths: Number of channels of each group, in one of its tiles.
     """
     columns = [column for number, column in enumerate(columns) if not _is_among(column, columns[:number])]
-    groups = [owners[column] for column in columns]
-    if not groups:
+    columns = [column for column in columns if bool((column >= 0).any())]
+    if not columns:
         return ((size, ()),)
-    if len(groups) == 1:
-        times = torch.bincount(groups[0] + 1)
-        rows = times.nonzero() - 1
-        times = times[times > 0]
-    else:
-        rows, times = torch.stack(groups, 1).unique(dim=0, return_counts=True)
-    counts: Counter[tuple[int, ...]] = Counter()
-    for row, count in zip(rows.tolist(), times.tolist(), strict=True):
-        counts[tuple(sorted(group for group in row if group >= 0))] += count
-    return tuple((_mean(counts[who], math.prod(widths[g] for g in who)), who) for who in sorted(counts))
+    return _of_one(columns[0], owners, widths) if len(columns) == 1 else _of_several(columns, owners, widths)
 
 
 def _is_among(column: Tensor, others: Sequence[Tensor]) -> bool:
     return any(torch.equal(column, other) for other in others)
+
+
+def _of_one(column: Tensor, owners: Tensor, widths: Sequence[int]) -> Form:
+    free = int((column < 0).sum())
+    parts: list[tuple[float, tuple[Variable, ...]]] = [(free, ())] if free else []
+    column = column[column >= 0]
+    group_of = owners[column]
+    times, totals = torch.bincount(column), torch.bincount(group_of)
+    uneven = set(group_of[times[column] * torch.tensor(widths)[group_of] != totals[group_of]].tolist())
+    for group in totals.nonzero().flatten().tolist():
+        if group not in uneven:
+            parts.append((int(totals[group]) // widths[group], ((group, widths[group]),)))
+            continue
+        own = [*torch.bincount(column, minlength=len(owners) - 1)[owners[:-1] == group].tolist(), 0]
+        parts += [(own[at - 1] - own[at], ((group, at),)) for at in range(1, len(own)) if own[at - 1] != own[at]]
+    return tuple(parts)
+
+
+def _of_several(columns: Sequence[Tensor], owners: Tensor, widths: Sequence[int]) -> Form:
+    rows, times = torch.stack([owners[column] for column in columns], 1).unique(dim=0, return_counts=True)
+    counts: Counter[tuple[int, ...]] = Counter()
+    for row, count in zip(rows.tolist(), times.tolist(), strict=True):
+        counts[tuple(sorted(group for group in row if group >= 0))] += count
+    return tuple(
+        (_mean(counts[who], math.prod(widths[g] for g in who)), tuple((g, widths[g]) for g in who))
+        for who in sorted(counts)
+    )
 
 
 def _mean(count: int, channels: int) -> float:

@@ -104,10 +104,9 @@ def test_its_resources_are_counted() -> None:
     mutator.prepare_from_supernet(model, INPUTS)
     mutator.set_choices({"0_(0, 12)_12": 5, "3_(0, 8)_8": 3})
     small = mutator.export()
-    assert count_resources(model) == {
-        "macs": 15 * (6 * 5 + 5 * 3 + 3 * 4),
-        "params": sum(parameter.numel() for parameter in small.parameters()),
-    }
+    found = count_resources(model)
+    assert found["macs"] == 15 * (6 * 5 + 5 * 3 + 3 * 4)
+    assert found["params"] == sum(parameter.numel() for parameter in small.parameters())
 
 
 def test_templates_and_structures_know_it() -> None:

@@ -78,6 +78,12 @@ OF_TEMPLATES: dict[str, Edit] = {
     "costs of units that are numbers": Edit(
         ("parse_cfg", "costs", "units"), [0], ConfigError, "units of costs of parse_cfg must be a list of names of"
     ),
+    "a limit of nothing": Edit(
+        ("parse_cfg", "costs", "units", 0),
+        [STEM, 0],
+        ConfigError,
+        "units of costs of parse_cfg must be a list of names",
+    ),
     "a size of a unit out of range": Edit(
         ("parse_cfg", "costs", "sizes", 0), [[1, 10**9]], ConfigError, "sizes of costs of parse_cfg must be lists of"
     ),
@@ -95,6 +101,9 @@ OF_TEMPLATES: dict[str, Edit] = {
     ),
     "a product of nothing": Edit(
         ("parse_cfg", "costs", "activations", "stem"), [[]], ConfigError, "activations of costs of parse_cfg must be a"
+    ),
+    "costs of no samples": Edit(
+        ("parse_cfg", "costs", "samples"), 0, ConfigError, "samples of costs of parse_cfg must be a positive integer"
     ),
     "costs of modules as a list": Edit(
         ("parse_cfg", "costs", "macs"), [["stem", 1]], ConfigError, "macs of costs of parse_cfg must be a dict, module"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import random
 import time
 
@@ -193,8 +194,21 @@ def test_costs_are_read_as_they_print(mutator: ChannelMutator) -> None:
 
 def test_sums_of_products() -> None:
     sizes = [[[2, 0]], [[3], [1, 0, 1]]]
-    sums = Sums(sizes, {"one": [[5, 0, 1], [1]], "none": [], "square": [[1, 0, 0]]}, 2)
+    sums = Sums(sizes, {"one": [[5, 0, 1], [1]], "none": [], "square": [[1, 0, 0]]}, [(0, math.inf), (1, 2)])
     found = sums.at(torch.tensor([[1, 2], [3, 4]]))
-    assert found["one"].tolist() == [5 * 2 * (3 + 2) + 1, 5 * 6 * (3 + 12) + 1]
+    assert found["one"].tolist() == [5 * 2 * (3 + 2) + 1, 5 * 6 * (3 + 3 * 2) + 1], "of the second unit 2 count at most"
     assert found["none"].tolist() == [0, 0]
     assert found["square"].tolist() == [4, 36]
+
+
+@pytest.mark.parametrize("samples", [1, 2, 5])
+def test_what_one_sample_costs_does_not_depend_on_the_example(samples: int) -> None:
+    mutator = ChannelMutator()
+    mutator.prepare_from_supernet(Net(), torch.randn(samples, 3, 4, 4))
+    again = ChannelMutator.from_structure(json.loads(json.dumps(mutator.structure())))
+    again.prepare_from_supernet(Net())
+    expected = by_hand(8, 6)
+    expected = {name: value if name == "params" else value / 2 for name, value in expected.items()}
+    assert Resources(mutator, per_sample=True).totals == pytest.approx(expected, rel=1e-12)
+    assert Resources(again, per_sample=True).totals == pytest.approx(expected, rel=1e-12)
+    assert count_resources(again.model)["macs"] == samples * expected["macs"]

@@ -27,7 +27,10 @@ class Census(L.Callback):
             things = gc.get_objects()
             # other tests' objects are among them: some are fake, some have no size yet
             tensors = [thing for thing in things if type(thing) in (Tensor, Parameter, Buffer)]
-            size = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+            storages = {
+                id(tensor): tensor.untyped_storage() for tensor in tensors
+            }  # views of the present widths share one
+            size = sum({storage._cdata: storage.nbytes() for storage in storages.values()}.values())
             self.found.append({"objects": len(things), "tensors": len(tensors), "bytes": size})
 
 
