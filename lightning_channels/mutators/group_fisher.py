@@ -36,11 +36,11 @@ class GroupFisherChannelMutator(ChannelMutator):
 
     Example:
         >>> GroupFisherChannelMutator().recipe["criterion"]
-        'fisher'
+        {'type': 'fisher', 'normalizer': None}
     """
 
     recipe: ClassVar[Mapping[str, Any]] = {
-        "criterion": "fisher",
+        "criterion": {"type": "fisher", "normalizer": None},
         "schedule": {"type": "greedy", "per": "flops", "interval": 10},
     }
 

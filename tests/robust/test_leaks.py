@@ -57,4 +57,5 @@ def test_steps_leave_nothing_behind(tmp_path: Path, arguments: dict[str, Any]) -
     early, late = census.found
     assert late["tensors"] <= early["tensors"]
     assert late["bytes"] <= early["bytes"]
-    assert late["objects"] <= early["objects"] + 50, (early, late)  # a cache or two may fill later
+    # caches may fill later, of this process's other tests too; one object a step would be four fifths of the steps
+    assert late["objects"] <= early["objects"] + steps // 4, (early, late)
