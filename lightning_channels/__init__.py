@@ -59,7 +59,13 @@ _MODULES = {
         "SlimmableMutableChannel",
         "SquentialMutableChannel",
     ),
-    "mutators": ("ChannelMutator", "GroupFisherChannelMutator", "SlimmableChannelMutator", "find_mutator"),
+    "mutators": (
+        "ChannelMutator",
+        "GroupFisherChannelMutator",
+        "SlimmableChannelMutator",
+        "find_mutator",
+        "supernet_hash",
+    ),
     "pruning": ("PruneEvent", "Pruner", "build_schedule", "parse_target"),
     "recalibration": ("recalibrate_batch_norm", "recalibrated"),
     "registry": (
@@ -164,6 +170,7 @@ if TYPE_CHECKING:  # what type checkers and editors see
         GroupFisherChannelMutator,
         SlimmableChannelMutator,
         find_mutator,
+        supernet_hash,
     )
     from lightning_channels.pruning import PruneEvent, Pruner, build_schedule, parse_target
     from lightning_channels.recalibration import recalibrate_batch_norm, recalibrated
