@@ -112,9 +112,7 @@ class ChannelChoice:
         if is_listed(choice):
             self._activate(self._selected(choice))
         else:
-            self._activate(
-                self._first(self._checked(cast("int | float", choice)))
-            )  # or something else, which it refuses
+            self.keep_first(self._checked(choice))
 
     def _tell(self) -> None:
         if self._changed is not None:
@@ -144,10 +142,10 @@ class ChannelChoice:
         """
         if is_listed(choice):
             return size_of(self._selected(choice), self.num_channels)
-        return self._checked(cast("int | float", choice))
+        return self._checked(choice)
 
-    def _checked(self, choice: int | float) -> int:
-        number = self.number_of(choice)
+    def _checked(self, choice: Choice) -> int:
+        number = self.number_of(cast("int | float", choice))  # or something else, which it refuses
         if number != self.num_channels and not self.can_change:
             raise ChoiceError(f"unit {self.name!r} can't change ({self.why_not()}); its choice is {self.max_choice!r}")
         return number
