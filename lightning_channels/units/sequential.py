@@ -74,6 +74,8 @@ class SequentialMutableChannelUnit(MutableChannelUnit):
 
     def allowed_number(self, number: float) -> int:
         """The number of channels nearest to ``number`` that divisor, minimum and groups allow."""
+        if type(number) is int and self.divisor == self.groups == 1 and self.min_value <= number <= self.num_channels:
+            return number
         if number > self.num_channels - 1e-6:
             return self.num_channels
         # a ratio times a number is off by rounding errors: n / N * N must come back as n
