@@ -40,10 +40,9 @@ class Census(L.Callback):
             gc.collect()
             things = gc.get_objects()
             tensors = [thing for thing in things if type(thing) in (Tensor, Parameter, Buffer)]
-            storages = {
-                id(tensor): tensor.untyped_storage() for tensor in tensors
-            }  # views of the present widths share one
-            size = sum({storage._cdata: storage.nbytes() for storage in storages.values()}.values())
+            # views of the present widths share one
+            storages = [tensor.untyped_storage() for tensor in tensors]
+            size = sum({storage._cdata: storage.nbytes() for storage in storages}.values())
             self.found.append({"objects": len(things), "tensors": len(tensors), "bytes": size})
 
 
