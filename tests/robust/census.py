@@ -66,7 +66,7 @@ def main(folder: Path) -> None:
         counted(folder, name, 60)
     found = {}
     for name in RUNS:
-        last = 600 if "sampler" in RUNS[name] else 2000
+        last = 400 if "sampler" in RUNS[name] else 1000
         found[name] = counted(folder, name, last // 5, last)
     (folder / "census.json").write_text(json.dumps(found))
 
