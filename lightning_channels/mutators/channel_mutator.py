@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 import torch
 from torch import nn
 
+from lightning_channels._packed import Packed
 from lightning_channels._plain import to_plain
 from lightning_channels.errors import ConfigError, PrepareError
 from lightning_channels.eval_caches import keepers
@@ -58,7 +59,6 @@ class ChannelMutator(Steering):
     Attributes:
         macs: Multiply-accumulates of each module at full width, for the example input's batch, where they were
             recorded.
-        costs: What any choice costs, where that was recorded; :class:`lightning_channels.Resources` counts with it.
         proof_record: How the mutable units were verified.
 
     Raises:
@@ -88,12 +88,12 @@ class ChannelMutator(Steering):
         self._tracer = make_tracer(self.parse_cfg)
         self._model: nn.Module | None = None
         self._before: list[Snapshot] = []
-        self._fingerprint: dict[str, Any] = {}
+        self._fingerprint = Packed({})
         self._expected: dict[str, Any] = {}
         self._unruled: tuple[OpReport, ...] = ()
         self._attentions: tuple[AttentionUnits, ...] = ()
         self.proof_record = ProofRecord()
-        self.costs = Costs()
+        self._costs = Packed({})
         self.macs: dict[str, int] = {}
 
     @property
@@ -158,8 +158,8 @@ class ChannelMutator(Steering):
             self._units = None
             release(model, attached, found.before)
             raise
-        self._model, self._fingerprint = model, fingerprint
-        self.costs, self.macs = costs, costs.full_macs(found.units) or found.known_macs
+        self._model, self._fingerprint = model, Packed(fingerprint)
+        self._costs, self.macs = Packed(costs.to_plain()), costs.full_macs(found.units) or found.known_macs
         self._keepers = keepers(model)
         for unit in found.units if self._keepers else ():
             unit._changed = self.widths_changed
@@ -198,7 +198,7 @@ class ChannelMutator(Steering):
         self._units = self._model = None
         self.widths_changed()
         self._keepers = []
-        self._fingerprint, self.macs, self._before, self.costs = {}, {}, [], Costs()
+        self._fingerprint, self._costs, self.macs, self._before = Packed({}), Packed({}), {}, []
         return model
 
     @property
@@ -213,6 +213,11 @@ class ChannelMutator(Steering):
         return self._model
 
     # --- what was found ----------------------------------------------------------------------------------------------
+
+    @property
+    def costs(self) -> Costs:
+        """What any choice costs, where that was recorded; :class:`lightning_channels.Resources` counts with it."""
+        return Costs(**self._costs.unpacked())
 
     def report(self) -> Report:
         """Each unit with its share of the model, and why what can't change can't. Prints as a table."""
@@ -270,7 +275,7 @@ class ChannelMutator(Steering):
             :mod:`lightning_channels.mutators.structure`.
         """
         template = self.config_template(with_unit_init_args=True, with_channels=True)
-        return structure.dump(template, self.costs.to_plain(), self.current_choices, self._fingerprint)
+        return structure.dump(template, self._costs.unpacked(), self.current_choices, self._fingerprint.unpacked())
 
     @classmethod
     def from_structure(cls, data: Mapping[str, Any]) -> ChannelMutator:
