@@ -15,7 +15,7 @@ import lightning_channels
 PACKAGE = Path(lightning_channels.__file__).parent
 LAYERS = [
     ("errors",),
-    ("_compiling", "_files", "_hooks", "_modules", "_parsing", "_patterns", "_progress", "_rng"),
+    ("_compiling", "_files", "_hooks", "_modules", "_packed", "_parsing", "_patterns", "_progress", "_rng"),
     ("_plain",),
     ("eval_caches",),
     ("registry",),

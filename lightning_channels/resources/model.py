@@ -70,7 +70,12 @@ class Resources:
 
         Args:
             model: Of the same mutator.
+
+        Raises:
+            ConfigError: If it is of other units.
         """
+        if list(model.units.items()) != list(zip(self.units, self.full.tolist(), strict=True)):
+            raise ConfigError("the latency was measured on a model with other units; measure this one's")
         self._latency = model
         self.names = (*self._sums.names, "latency_ms")
         self.totals["latency_ms"] = float(model.predict(self.full[None])[0])

@@ -11,7 +11,7 @@ from torch import nn
 from zoo import Toy, images
 
 from lightning_channels import ChannelMutator, ConfigError, LatencyModel, Resources
-from lightning_channels.resources import latency, timing
+from lightning_channels.resources import bench, timing
 from lightning_channels.tracing.program import Op, Program
 
 
@@ -43,7 +43,7 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> list[nn.Module]:
         return 2 * sum(operators.of(model, inputs).values()) + 0.003
 
     monkeypatch.setattr(timing.OperatorTimes, "_time", lambda self, program, op: simulated(program, op))
-    monkeypatch.setattr(latency, "time_model", whole)
+    monkeypatch.setattr(bench, "time_model", whole)
     return models
 
 
@@ -70,7 +70,7 @@ def test_held_out_choices_show_what_is_not_additive(
     mutator: ChannelMutator, machine: list[nn.Module], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     taken = iter([9.0, 1.0, 5.0, 5.0, 1.0, 1.0])
-    monkeypatch.setattr(latency, "time_model", lambda *_: next(taken))
+    monkeypatch.setattr(bench, "time_model", lambda *_: next(taken))
     assert LatencyModel(mutator, images(16, 2), random_choices=2).error > 0.5
 
 
