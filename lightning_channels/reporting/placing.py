@@ -42,19 +42,20 @@ def place_units(count: int, wires: Sequence[Wire]) -> list[Cell]:
     for wire in wires:
         if not wire.returns:
             before[wire.target].append(wire.source)
-    spine = _longest_way(before)
+    ends = sorted(set(range(count)) - {wire.source for wire in wires}) or list(range(count))
+    spine = _longest_way(before, ends)
     return _in_strips(_layered(before, spine), spine)
 
 
-def _longest_way(before: Sequence[Sequence[int]]) -> set[int]:
-    """The units on the longest way; of several, the one through the first units."""
+def _longest_way(before: Sequence[Sequence[int]], ends: Sequence[int]) -> set[int]:
+    """The units on the longest way to one of the ends; of several, to the last end and through the first units."""
     length = [1] * len(before)
     previous = [-1] * len(before)
     for unit, sources in enumerate(before):
         for source in sources:
             if length[source] + 1 > length[unit]:
                 length[unit], previous[unit] = length[source] + 1, source
-    at = max(range(len(before)), key=lambda unit: length[unit], default=-1)
+    at = max(ends, key=lambda unit: (length[unit], unit), default=-1)
     found = set()
     while at >= 0:
         found.add(at)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from lightning_channels.reporting.placing import Cell
@@ -10,14 +10,16 @@ from lightning_channels.reporting.wires import Wire
 
 __all__ = ["NODE_HEIGHT", "NODE_WIDTH", "Drawing", "draw_wires"]
 
-NODE_WIDTH, NODE_HEIGHT = 140, 38
+NODE_WIDTH, NODE_HEIGHT = 150, 38
 _MARGIN = 8
-_LANE, _TRACK = 4, 4
-_LEAST_GUTTER = 18  # room for an arrow's head
+_FIRST, _STEP = 6, 4  # where a gutter's first lane or track is, and how far it is to the next
+_LEAST_GUTTER = 18.0  # room for an arrow's head
 _ROUND = 4
 _ASIDE = 34  # a returning wire arrives so far right of the middle
 
 _Point = tuple[float, float]
+_Key = tuple[str, int]  # where wires come from or lead to, and of which unit, column or row
+_Stretches = dict[_Key, tuple[int, int]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,13 +66,10 @@ class _Grid:
         self._taken = set(cells)
         rows = 1 + max((cell.row for cell in cells), default=0)
         columns = 1 + max((cell.column for cell in cells), default=0)
-        self._tracks: list[list[tuple[str, int]]] = [[] for _ in range(rows + 1)]  # gutter i is above row i
-        self._lanes: list[dict[tuple[str, int], int]] = [{} for _ in range(columns + 1)]  # and left of column i
+        self._tracks: list[dict[_Key, int]] = [{} for _ in range(rows + 1)]  # gutter i is above row i
+        self._lanes: list[dict[_Key, int]] = [{} for _ in range(columns + 1)]  # and left of column i
         self._reserve(wires)
-        across = [max(_LEAST_GUTTER, 14 + _LANE * (1 + max(lanes.values(), default=0))) for lanes in self._lanes]
-        along = [max(_LEAST_GUTTER, 14 + _TRACK * len(tracks)) for tracks in self._tracks]
-        along[0] = along[0] if self._tracks[0] else _MARGIN
-        along[-1] = along[-1] if self._tracks[-1] else _MARGIN
+        across, along = _room(self._lanes), _room(self._tracks)
         self._left, self.right = _edges(across, NODE_WIDTH, columns)
         self._top, self.bottom = _edges(along, NODE_HEIGHT, rows)
 
@@ -100,32 +99,26 @@ class _Grid:
     # --- what is reserved --------------------------------------------------------------------------------------------
 
     def _reserve(self, wires: Sequence[Wire]) -> None:
-        """Tracks for each row's wires, and lanes for each unit's, the same one where their stretches don't meet."""
-        stretches: list[dict[tuple[str, int], tuple[int, int]]] = [{} for _ in self._lanes]
+        """A lane or track for each stretch, the same one for those that don't meet and for those of one unit."""
+        lanes: list[_Stretches] = [{} for _ in self._lanes]
+        tracks: list[_Stretches] = [{} for _ in self._tracks]
         for wire in wires:
             source, target = self._cells[wire.source], self._cells[wire.target]
+            middle = 2 * target.column + 1  # of a column; its gutter is at one less
             if wire.returns:
-                self._use_track(target.row + 1, ("return", target.column))
-                key, gutter, ends = ("return", wire.target), source.column + 1, (source.row, target.row + 1)
+                lane = source.column + 1
+                _widen(lanes[lane], ("return", wire.target), source.row, target.row + 1)
+                _widen(tracks[target.row + 1], ("return", target.column), 2 * lane, middle)
             elif self._is_straight(source, target):
                 continue
+            elif target.row == source.row + 1:
+                _widen(tracks[target.row], ("out", source.column), 2 * source.column + 1, middle)
             else:
-                self._use_track(source.row + 1, ("out", source.column))
-                if target.row == source.row + 1:
-                    continue
-                self._use_track(target.row, ("in", target.column))
-                key, gutter, ends = ("in", wire.source), target.column, (source.row + 1, target.row)
-            low, high = stretches[gutter].get(key, ends)
-            stretches[gutter][key] = min(low, *ends), max(high, *ends)
-        for gutter, own in enumerate(stretches):
-            self._lanes[gutter] = _coloured(own)
-        order = {"return": 0, "out": 1, "in": 2}
-        for tracks in self._tracks:
-            tracks.sort(key=lambda key: (order[key[0]], key[1]))
-
-    def _use_track(self, gutter: int, key: tuple[str, int]) -> None:
-        if key not in self._tracks[gutter]:
-            self._tracks[gutter].append(key)
+                _widen(lanes[target.column], ("in", wire.source), source.row + 1, target.row)
+                _widen(tracks[source.row + 1], ("out", source.column), 2 * source.column + 1, middle - 1)
+                _widen(tracks[target.row], ("in", target.column), middle - 1, middle)
+        self._lanes = [_coloured(own) for own in lanes]
+        self._tracks = [_coloured(own) for own in tracks]
 
     def _is_straight(self, source: Cell, target: Cell) -> bool:
         """Whether there is nothing between two cells of a column."""
@@ -136,11 +129,25 @@ class _Grid:
             and not any(Cell(row, source.column) in self._taken for row in between)
         )
 
-    def _track(self, gutter: int, key: tuple[str, int]) -> float:
-        return self._top[gutter] + 6 + _TRACK * self._tracks[gutter].index(key)
+    def _track(self, gutter: int, key: _Key) -> float:
+        return self._top[gutter] + _FIRST + _STEP * self._tracks[gutter][key]
 
-    def _lane(self, gutter: int, key: tuple[str, int]) -> float:
-        return self._left[gutter] + 7 + _LANE * self._lanes[gutter][key]
+    def _lane(self, gutter: int, key: _Key) -> float:
+        return self._left[gutter] + _FIRST + _STEP * self._lanes[gutter][key]
+
+
+def _widen(stretches: _Stretches, key: _Key, *ends: int) -> None:
+    """Let a stretch reach two ends as well."""
+    low, high = stretches.get(key, (min(ends), max(ends)))
+    stretches[key] = min(low, *ends), max(high, *ends)
+
+
+def _room(gutters: Sequence[Mapping[_Key, int]]) -> list[float]:
+    """How wide gutters must be; the outer ones are margins where nothing is in them."""
+    sizes = [_LEAST_GUTTER if not own else max(_LEAST_GUTTER, 15 + _STEP * max(own.values())) for own in gutters]
+    for outer in (0, -1):
+        sizes[outer] = sizes[outer] if gutters[outer] else _MARGIN
+    return sizes
 
 
 def _edges(gutters: Sequence[float], size: float, count: int) -> tuple[list[float], list[float]]:
@@ -153,9 +160,9 @@ def _edges(gutters: Sequence[float], size: float, count: int) -> tuple[list[floa
     return begins, ends
 
 
-def _coloured(stretches: dict[tuple[str, int], tuple[int, int]]) -> dict[tuple[str, int], int]:
-    """A lane for each stretch, of which two that meet have different ones."""
-    found: dict[tuple[str, int], int] = {}
+def _coloured(stretches: _Stretches) -> dict[_Key, int]:
+    """A number for each stretch, of which two that meet have different ones."""
+    found: dict[_Key, int] = {}
     ends: list[int] = []
     for key, (low, high) in sorted(stretches.items(), key=lambda item: (item[1], item[0])):
         lane = next((number for number, end in enumerate(ends) if end < low), len(ends))

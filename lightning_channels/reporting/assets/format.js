@@ -2,10 +2,13 @@ const RESOURCES = {
   macs: "MACs",
   flops: "FLOPs",
   params: "parameters",
-  activations: "bytes made",
+  activations: "activations",
   latency_ms: "latency in ms",
 };
 
+const SHORT = { params: "params", activations: "activ.", latency_ms: "ms" };
+
+const headOf = (resource) => SHORT[resource] || nameOf(resource);
 const nameOf = (resource) => RESOURCES[resource] || resource;
 const isNumber = (value) => typeof value === "number" && Number.isFinite(value);
 
@@ -33,11 +36,15 @@ function share(value) {
 
 const plain = (value) => (isNumber(value) ? String(Number(value.toPrecision(6))) : "–");
 
-// Long dotted names lose their middle: the module's own name says the most.
-function short(name, most) {
-  if (name.length <= most) return name;
-  const tail = Math.ceil((most - 1) * 0.7);
-  return `${name.slice(0, most - 1 - tail)}…${name.slice(-tail)}`;
+// Long dotted names lose their beginning: the module's own name says the most.
+const short = (name, most) => (name.length <= most ? name : `…${name.slice(1 - most)}`);
+
+// What all names begin with, in whole parts.
+function commonStart(names) {
+  const [first = "", ...rest] = names.map((name) => name.split(".").slice(0, -1));
+  let length = 0;
+  while (length < first.length && rest.every((parts) => parts[length] === first[length])) length += 1;
+  return length ? first.slice(0, length).join(".").length + 1 : 0;
 }
 
 function listed(names, most = 6) {

@@ -5,6 +5,7 @@ function makeGraph(data, onPick) {
   const paths = wires.map((wire) =>
     svg("path", { d: wire.path, class: wire.returns ? "wire returns" : "wire", "marker-end": "url(#head)" }),
   );
+  const start = commonStart(data.units.map((unit) => unit.label));
   const boxes = data.units.map((unit, place) => {
     const [x, y] = nodes[place];
     const fill = svg("rect", { class: "fill", x: 8, y: box[1] - 13, width: 0, height: 6, rx: 1 });
@@ -13,7 +14,7 @@ function makeGraph(data, onPick) {
       "g",
       { class: unit.mutable ? "unit" : "unit fixed", transform: `translate(${x} ${y})`, role: "button", "data-unit": unit.name },
       svg("rect", { class: "box", width: box[0], height: box[1], rx: 5 }),
-      svg("text", { class: "label", x: 8, y: 15 }, short(unit.label, 20)),
+      svg("text", { class: "label", x: 8, y: 15 }, short(unit.label.slice(start), 21)),
       svg("rect", { class: "track", x: 8, y: box[1] - 13, width: box[0] - 80, height: 6, rx: 1 }),
       fill,
       count,
@@ -67,7 +68,7 @@ function makeGraph(data, onPick) {
   );
   const picture = svg(
     "svg",
-    { id: "graph", viewBox: `0 0 ${width} ${height}`, width, height, role: "group", "aria-label": "Units of the network" },
+    { id: "graph", class: wires.length > 200 ? "many" : null, viewBox: `0 0 ${width} ${height}`, width, height, role: "group", "aria-label": "Units of the network" },
     svg("defs", {}, head),
     svg("g", {}, ...paths),
     svg("g", {}, ...boxes.map(({ group }) => group)),

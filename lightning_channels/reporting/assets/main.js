@@ -41,11 +41,12 @@
 
   function header(report) {
     const mutable = report.units.filter((unit) => unit.mutable).length;
+    const unit = (name) => (name === "activations" ? ", in bytes" : "");
     const tiles = Object.entries(report.totals)
       .filter(([name]) => name !== "flops")
       .map(([name, [before, now]]) => {
         const text = before === now ? amount(before) : `${amount(before)} → ${amount(now)}`;
-        return tile(nameOf(name), text, before && before !== now ? `${share(now / before)} left` : "full width");
+        return tile(nameOf(name), text, before && before !== now ? `${share(now / before)} left${unit(name)}` : `full width${unit(name)}`);
       });
     tiles.push(tile("units", `${mutable} of ${report.units.length}`, "can change"));
     tiles.push(tile("prunable", share(report.covered), "of the parameters"));

@@ -83,7 +83,7 @@ function makeTable(id, caption, columns, rows, { key = null, onPick = null, filt
 function cellOf(column, row, first) {
   const value = column.value(row);
   const text = column.text ? column.text(row) : value === null || value === undefined ? "–" : String(value);
-  const cell = el(first ? "th" : "td", { scope: first ? "row" : null, class: column.number ? "number" : null });
+  const cell = el(first ? "th" : "td", { scope: first ? "row" : null, title: first ? text : null, class: column.number ? "number" : null });
   if (column.part && isNumber(column.part(row))) {
     const bar = svg("svg", { class: "bar", "aria-hidden": "true", viewBox: "0 0 100 10", preserveAspectRatio: "none" });
     const width = Math.max(0, Math.min(1, column.part(row))) * 100;

@@ -10,7 +10,7 @@ function moduleTable(data) {
     const total = data.totals[name][1];
     const own = (module, when) => (module[name] ? module[name][when] : null);
     columns.push(
-      { title: `${nameOf(name)} before`, number: true, value: (module) => own(module, 0), text: (module) => amount(own(module, 0)) },
+      { title: `${headOf(name)} before`, hint: `${nameOf(name)} at full width`, number: true, value: (module) => own(module, 0), text: (module) => amount(own(module, 0)) },
       { title: "now", hint: `${nameOf(name)} now`, number: true, value: (module) => own(module, 1), text: (module) => amount(own(module, 1)) },
       {
         title: "share",
@@ -31,17 +31,18 @@ function unitTable(data, onPick) {
   const columns = [
     { title: "unit", value: (unit) => unit.name },
     {
-      title: "channels now",
+      title: "now",
+      hint: "active channels",
       number: true,
       value: (unit) => unit.active,
       part: (unit) => unit.active / unit.channels,
     },
     { title: "of", hint: "channels at full width", number: true, value: (unit) => unit.channels },
     { title: "may be", value: (unit) => (unit.mutable ? unit.widths : "fixed") },
-    { title: "parameters", hint: "share of the parameters that hold its channels", number: true, value: (unit) => unit.params, text: (unit) => share(unit.params) },
+    { title: "share", hint: "share of the parameters that hold its channels", number: true, value: (unit) => unit.params, text: (unit) => share(unit.params) },
     ...names.map((name) => ({
-      title: `${nameOf(name)} saved`,
-      hint: "by its width now, the others as they are",
+      title: `${headOf(name)} saved`,
+      hint: `${nameOf(name)} saved by its width now, the others as they are`,
       number: true,
       value: (unit) => saved(unit, name),
       text: (unit) => amount(saved(unit, name)),
