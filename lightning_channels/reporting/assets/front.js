@@ -28,11 +28,14 @@ function makeFront(search, onPick) {
   // More is better, but for the metric of a search that looks for the least.
   const isLess = () => state.y === search.metric && search.mode === "min";
 
+  const within = (place) =>
+    Object.entries(search.limits || {}).every(([name, most]) => !(search.candidates[place].resources[name] > most * (1 + 1e-9)));
+
   // Candidates that nothing cheaper equals: from left to right each is better than all before it.
   function frontOf(places) {
     const value = (place) => search.candidates[place].metrics[state.y] * (isLess() ? -1 : 1);
     const cost = (place) => search.candidates[place].resources[state.x];
-    const order = [...places].sort((a, b) => cost(a) - cost(b) || value(b) - value(a) || a - b);
+    const order = places.filter(within).sort((a, b) => cost(a) - cost(b) || value(b) - value(a) || a - b);
     const front = [];
     for (const place of order) {
       if (!front.length || value(place) > value(front[front.length - 1])) front.push(place);
@@ -68,6 +71,7 @@ function makeFront(search, onPick) {
       "svg",
       { id: "front", viewBox: `0 0 ${WIDTH} ${HEIGHT}`, role: "group", "aria-label": `${nameOf(state.y)} against ${nameOf(state.x)}` },
       ...axes(x, y),
+      limitLine(x),
       svg("path", { class: "front-line", d: steps.join("") }),
       ...points.filter(({ place }) => !onFront.has(place)).map(({ node }) => node),
       ...points.filter(({ place }) => onFront.has(place)).map(({ node }) => node),
@@ -79,7 +83,7 @@ function makeFront(search, onPick) {
 
   function pointOf(place, [cx, cy], isFront) {
     const candidate = search.candidates[place];
-    const kind = `point${isFront ? " on-front" : ""}${place === search.best ? " best" : ""}`;
+    const kind = `point${isFront ? " on-front" : ""}${within(place) ? "" : " over"}${place === search.best ? " best" : ""}`;
     const label = `Candidate ${place}: ${state.y} ${plain(candidate.metrics[state.y])}, ${amount(candidate.resources[state.x])} ${nameOf(state.x)}`;
     const node = svg("circle", { class: kind, cx, cy, r: isFront ? 5.5 : 4, role: "button", "aria-label": label, "data-candidate": place });
     node.addEventListener("click", () => onPick(place));
@@ -107,16 +111,28 @@ function makeFront(search, onPick) {
     return parts;
   }
 
+  function limitLine(x) {
+    const most = (search.limits || {})[state.x];
+    if (!isNumber(most) || x.at(most) < EDGE.left || x.at(most) > WIDTH - EDGE.right) return null;
+    return svg(
+      "g",
+      { class: "limit" },
+      svg("line", { x1: x.at(most), x2: x.at(most), y1: EDGE.top, y2: HEIGHT - EDGE.bottom }),
+      svg("text", { x: x.at(most) - 6, y: HEIGHT - EDGE.bottom - 8, "text-anchor": "end" }, "limit"),
+    );
+  }
+
   function mark(place) {
     state.chosen = place;
     for (const point of points) point.node.classList.toggle("chosen", point.place === place);
   }
 
   draw();
+  const over = search.candidates.every((_, place) => within(place)) ? [] : [["key over", "over a limit"]];
   const legend = el("p", { class: "legend" },
-    el("span", { class: "key on-front" }), "best for what it costs ",
-    el("span", { class: "key best" }), "best of the search ",
-    el("span", { class: "key" }), "other candidates");
+    ...[["key on-front", "best for what it costs"], ["key best", "best of the search"], ["key", "other candidates"], ...over].map(
+      ([kind, text]) => el("span", {}, el("span", { class: kind }), text),
+    ));
   const tools = el("div", { class: "tools" }, metrics.length > 1 ? ys : null, resources.length > 1 ? xs : null);
   return { node: el("div", {}, tools, holder, legend), mark };
 }
