@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import math
 import platform
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -23,7 +22,7 @@ from lightning_channels.reporting.wires import Wire, find_wires
 from lightning_channels.resources import Resources
 from lightning_channels.units import MutableChannelUnit
 
-__all__ = ["finite", "gather", "ranges"]
+__all__ = ["gather", "ranges"]
 
 _LISTED = 12
 """Widths that are listed one by one; of more the least, the most and the step are given."""
@@ -164,8 +163,3 @@ def _graph(count: int, wires: Sequence[Wire]) -> dict[str, Any]:
             for wire, path in zip(wires, drawing.paths, strict=True)
         ],
     }
-
-
-def finite(value: Mapping[str, float]) -> dict[str, float | None]:
-    """Numbers by name as JSON can hold them: ``None`` for what is none or infinite."""
-    return {name: float(number) if math.isfinite(number) else None for name, number in value.items()}

@@ -3,11 +3,13 @@ function makeFront(search, onPick) {
   const WIDTH = 760;
   const HEIGHT = 380;
   const EDGE = { left: 64, right: 20, top: 16, bottom: 48 };
-  const known = (part) => [...new Set(search.candidates.flatMap((candidate) => Object.keys(candidate[part])))];
+  const known = (kind) => [...new Set(search.candidates.flatMap((candidate) => Object.keys(candidate[kind])))];
+  const score = (place) => part(search.candidates[place].metrics, state.y);
+  const cost = (place) => part(search.candidates[place].resources, state.x);
   const resources = known("resources");
   const metrics = [search.metric, ...known("metrics").filter((name) => name !== search.metric)];
   const holder = el("div", { class: "scroll plot" });
-  const state = { x: search.objectives && search.objectives.length ? search.objectives[0] : resources[0], y: search.metric, chosen: null };
+  const state = { x: search.objectives[0] || Object.keys(search.limits)[0] || resources[0], y: search.metric, chosen: null };
   let points = [];
 
   const choose = (id, label, names, now, set) =>
@@ -29,12 +31,11 @@ function makeFront(search, onPick) {
   const isLess = () => state.y === search.metric && search.mode === "min";
 
   const within = (place) =>
-    Object.entries(search.limits || {}).every(([name, most]) => !(search.candidates[place].resources[name] > most * (1 + 1e-9)));
+    Object.entries(search.limits).every(([name, most]) => !(part(search.candidates[place].resources, name) > most * (1 + 1e-9)));
 
   // Candidates that nothing cheaper equals: from left to right each is better than all before it.
   function frontOf(places) {
-    const value = (place) => search.candidates[place].metrics[state.y] * (isLess() ? -1 : 1);
-    const cost = (place) => search.candidates[place].resources[state.x];
+    const value = (place) => score(place) * (isLess() ? -1 : 1);
     const order = places.filter(within).sort((a, b) => cost(a) - cost(b) || value(b) - value(a) || a - b);
     const front = [];
     for (const place of order) {
@@ -46,7 +47,7 @@ function makeFront(search, onPick) {
   function shown() {
     return search.candidates
       .map((_, place) => place)
-      .filter((place) => isNumber(search.candidates[place].metrics[state.y]) && isNumber(search.candidates[place].resources[state.x]));
+      .filter((place) => isNumber(score(place)) && isNumber(cost(place)));
   }
 
   function draw() {
@@ -57,9 +58,9 @@ function makeFront(search, onPick) {
       holder.replaceChildren(el("p", {}, "No candidate has both numbers."));
       return;
     }
-    const x = scale(places.map((place) => search.candidates[place].resources[state.x]), EDGE.left, WIDTH - EDGE.right);
-    const y = scale(places.map((place) => search.candidates[place].metrics[state.y]), HEIGHT - EDGE.bottom, EDGE.top);
-    const at = (place) => [x.at(search.candidates[place].resources[state.x]), y.at(search.candidates[place].metrics[state.y])];
+    const x = scale(places.map(cost), EDGE.left, WIDTH - EDGE.right);
+    const y = scale(places.map(score), HEIGHT - EDGE.bottom, EDGE.top);
+    const at = (place) => [x.at(cost(place)), y.at(score(place))];
     const onFront = new Set(front);
     const order = [...places].sort((a, b) => at(a)[0] - at(b)[0] || a - b);
     points = order.map((place) => pointOf(place, at(place), onFront.has(place)));
@@ -82,9 +83,8 @@ function makeFront(search, onPick) {
   }
 
   function pointOf(place, [cx, cy], isFront) {
-    const candidate = search.candidates[place];
     const kind = `point${isFront ? " on-front" : ""}${within(place) ? "" : " over"}${place === search.best ? " best" : ""}`;
-    const label = `Candidate ${place}: ${state.y} ${plain(candidate.metrics[state.y])}, ${amount(candidate.resources[state.x])} ${nameOf(state.x)}`;
+    const label = `Candidate ${place}: ${state.y} ${plain(score(place))}, ${amount(cost(place))} ${nameOf(state.x)}`;
     const node = svg("circle", { class: kind, cx, cy, r: isFront ? 5.5 : 4, role: "button", "aria-label": label, "data-candidate": place });
     node.addEventListener("click", () => onPick(place));
     tip.on(node, () => [title(place), aboutCandidate(search, place)]);
@@ -112,7 +112,7 @@ function makeFront(search, onPick) {
   }
 
   function limitLine(x) {
-    const most = (search.limits || {})[state.x];
+    const most = part(search.limits, state.x);
     if (!isNumber(most) || x.at(most) < EDGE.left || x.at(most) > WIDTH - EDGE.right) return null;
     return svg(
       "g",

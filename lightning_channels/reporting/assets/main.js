@@ -33,7 +33,7 @@
 
   function aboutSearch(search) {
     const goal = search.mode === "min" ? "least" : "most";
-    const limits = Object.entries(search.limits || {}).map(([name, value]) => `${amount(value)} ${nameOf(name)}`);
+    const limits = Object.entries(search.limits).map(([name, value]) => `${amount(value)} ${nameOf(name)}`);
     const within = limits.length ? ` within ${limits.join(", ")}` : "";
     return `${search.candidates.length} candidates by ${search.algorithm}, seed ${search.seed}, for the ${goal} ${search.metric}${within}. Choose one to see its widths in the graph below.`;
   }
