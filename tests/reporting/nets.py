@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
-from lightning_channels import ChannelMutator
+from lightning_channels import ChannelMutator, SearchResult, SearchSpace, search_subnets
+from lightning_channels.units.choosing import Choice
 
-__all__ = ["HIDDEN", "NASTY", "STREAM", "Residual", "hostile", "prepared"]
+__all__ = ["HIDDEN", "NASTY", "STREAM", "Residual", "hostile", "prepared", "searched"]
 
 STREAM, HIDDEN = "stem_(0, 8)_8", "conv1_(0, 12)_12"
 
@@ -50,3 +54,28 @@ def hostile() -> ChannelMutator:
         inner.add_module(name, nn.Linear(4, 4))
     model = type("</title><script>hacked = 4</script>", (nn.Sequential,), {})(inner, nn.Linear(4, 2))
     return prepared(model, torch.randn(1, 4))
+
+
+def searched(mutator: ChannelMutator, mode: str = "max") -> SearchResult:
+    """A search over a residual network; half of its candidates are over the limit, and no two score the same."""
+
+    def evaluate(choices: Mapping[str, Choice]) -> dict[str, float]:
+        widths = [mutator.name2unit[name].check_choice(choice) for name, choice in choices.items()]
+        score = sum(width / (place + 7) for place, width in enumerate(widths)) % 1
+        loss = {} if widths[0] == 8 else {"val_loss": 1.5 - score}  # what wasn't finite is missing
+        return {"val_acc": score, "constructor": float(widths[0]), **loss}
+
+    space = SearchSpace(mutator)
+    found = search_subnets(space, evaluate, "random", mode=mode, objectives=("macs",), budget=16, seed=1)
+    limits = {"macs": sorted(candidate.resources["macs"] for candidate in found.candidates)[8]}
+    data = found.to_dict()
+    within = [at for at, own in enumerate(data["candidates"]) if own["resources"]["macs"] <= limits["macs"]]
+    return SearchResult.from_dict({**data, **_ranked(data, within, mode), "limits": limits})
+
+
+def _ranked(data: dict[str, Any], within: list[int], mode: str) -> dict[str, Any]:
+    sign = 1 if mode == "max" else -1
+    score = {at: sign * data["candidates"][at]["metrics"]["val_acc"] for at in within}
+    cost = {at: data["candidates"][at]["resources"]["macs"] for at in within}
+    front = [a for a in within if not any(cost[b] <= cost[a] and score[b] >= score[a] for b in within if b != a)]
+    return {"best": max(within, key=lambda at: score[at]), "front": front}

@@ -11,7 +11,7 @@ from PIL import Image
 
 from lightning_channels import save_report
 from tests.reporting.browser import Browser, Page, find_browser
-from tests.reporting.nets import HIDDEN, STREAM, hostile, prepared
+from tests.reporting.nets import HIDDEN, STREAM, hostile, prepared, searched
 from tests.reporting.test_page import data_of
 
 pytestmark = pytest.mark.skipif(
@@ -36,7 +36,10 @@ def reports(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("reports")
     narrow = prepared()
     narrow.set_choices({STREAM: 4, HIDDEN: 6})
+    mutator, least = prepared(), prepared()
     return {
+        "search": save_report(mutator, folder / "search.html", search=searched(mutator)),
+        "least": save_report(least, folder / "least.html", search=searched(least, "min")),
         "plain": save_report(narrow, folder / "plain.html"),
         "hostile": save_report(hostile(), folder / "hostile.html", title="</title><b>bold</b>"),
     }
@@ -199,3 +202,97 @@ def test_the_keyboard_goes_from_unit_to_unit(show: Open) -> None:
     page.press(f'[data-unit="{STREAM}"]', "Escape")
     assert tip(page) is None
     assert page.run("[...document.querySelectorAll('.unit')].filter((e) => e.tabIndex === 0).length") == 1
+
+
+# --- a search
+# -----------------------------------------------------------------------------------------------------------------
+
+
+def search_in(path: Path) -> dict[str, Any]:
+    found: dict[str, Any] = data_of(path.read_text(encoding="utf-8"))["search"]
+    return found
+
+
+def front_in(page: Page) -> set[int]:
+    return set(page.run("[...document.querySelectorAll('.point.on-front')].map((e) => Number(e.dataset.candidate))"))
+
+
+@pytest.mark.parametrize("name", ["search", "least"])
+def test_the_front_is_the_searchs(show: Open, reports: dict[str, Path], name: str) -> None:
+    page, search = show(name), search_in(reports[name])
+    assert front_in(page) == set(search["front"])
+    assert len(front_in(page)) > 1
+    assert page.run("document.querySelector('.point.best').dataset.candidate") == str(search["best"])
+    limit = search["limits"]["macs"]
+    over = {at for at, own in enumerate(search["candidates"]) if own["resources"]["macs"] > limit}
+    shown = page.run("[...document.querySelectorAll('.point.over')].map((e) => Number(e.dataset.candidate))")
+    assert set(shown) == over != set()
+
+
+def test_points_stand_where_their_numbers_are(show: Open, reports: dict[str, Path]) -> None:
+    page, candidates = show("search"), search_in(reports["search"])["candidates"]
+
+    def shown() -> dict[int, tuple[float, float]]:
+        found = page.run(
+            "[...document.querySelectorAll('.point')].map((e) =>"
+            "[Number(e.dataset.candidate), Number(e.getAttribute('cx')), Number(e.getAttribute('cy'))])"
+        )
+        return {place: (x, y) for place, x, y in found}
+
+    points = shown()
+    assert on_a_line([x for x, _ in points.values()], [candidates[at]["resources"]["macs"] for at in points])
+    assert on_a_line([-y for _, y in points.values()], [candidates[at]["metrics"]["val_acc"] for at in points])
+    select(page, "#front-x", "params")
+    assert page.texts(".axis") == ["parameters", "val_acc"]
+    moved = shown()
+    assert on_a_line([x for x, _ in moved.values()], [candidates[at]["resources"]["params"] for at in moved])
+    select(page, "#front-y", "val_loss")
+    assert set(shown()) == {at for at, own in enumerate(candidates) if "val_loss" in own["metrics"]} < set(points)
+    assert front_in(page) == set()  # whether more of it is better isn't known
+
+
+def on_a_line(places: list[float], values: list[float]) -> bool:
+    """Whether places in pixels are a linear and rising function of values; they are rounded to a tenth."""
+    first, last = (pick(range(len(values)), key=lambda at: values[at]) for pick in (min, max))
+    slope = (places[last] - places[first]) / (values[last] - values[first])
+    wanted = [places[first] + slope * (value - values[first]) for value in values]
+    return slope > 0 and places == pytest.approx(wanted, abs=0.2)
+
+
+def select(page: Page, selector: str, value: str) -> None:
+    page.run(
+        f"(e => {{ e.value = '{value}'; e.dispatchEvent(new Event('change')); }})(document.querySelector('{selector}'))"
+    )
+
+
+def test_a_candidate_is_explained_and_chosen(show: Open, reports: dict[str, Path]) -> None:
+    page, search = show("search"), search_in(reports["search"])
+    place = search["front"][0]
+    candidate = search["candidates"][place]
+    page.hover(f'.point[data-candidate="{place}"]')
+    found = tip(page)
+    assert found is not None
+    said = dict(zip(found[::2], found[1::2], strict=True))
+    assert float(said["val_acc"]) == pytest.approx(candidate["metrics"]["val_acc"], rel=1e-5)
+    assert said["widths"] == f"stem {candidate['widths'][0]}, conv1 {candidate['widths'][1]}"
+    before = page.texts(".unit .count")
+    page.click(f'.point[data-candidate="{place}"]')
+    assert page.texts("#candidates tr[aria-selected] th") == [str(place)]
+    assert page.texts(".said") == [f"Widths of candidate {place}."]
+    numbers = [text.split("/")[0] for text in page.texts(".unit .count")[1:3]]
+    assert numbers == [str(width) for width in candidate["widths"]]
+    page.click("#graph-section .tools button:nth-child(2)")
+    assert page.texts(".unit .count") == before
+    other = search["best"]
+    page.click(f'#candidates tr[data-key="{other}"]')
+    assert page.run("document.querySelector('.point.chosen').dataset.candidate") == str(other)
+
+
+def test_candidates_sort_by_what_is_missing_last(show: Open, reports: dict[str, Path]) -> None:
+    page, candidates = show("search"), search_in(reports["search"])["candidates"]
+    number = 1 + page.texts("#candidates th[scope=col]").index("val_loss")
+    page.click(f"#candidates th:nth-child({number}) button")
+    loss = {str(at): own["metrics"].get("val_loss") for at, own in enumerate(candidates)}
+    known = [name for name in loss if loss[name] is not None]
+    missing = [name for name in loss if loss[name] is None]
+    assert column(page, "candidates", 1) == sorted(known, key=lambda name: -loss[name]) + missing

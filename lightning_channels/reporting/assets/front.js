@@ -27,15 +27,14 @@ function makeFront(search, onPick) {
   const xs = choose("front-x", "Against", resources, state.x, (name) => { state.x = name; });
   const ys = choose("front-y", "Show", metrics, state.y, (name) => { state.y = name; });
 
-  // More is better, but for the metric of a search that looks for the least.
-  const isLess = () => state.y === search.metric && search.mode === "min";
-
   const within = (place) =>
     Object.entries(search.limits).every(([name, most]) => !(part(search.candidates[place].resources, name) > most * (1 + 1e-9)));
 
-  // Candidates that nothing cheaper equals: from left to right each is better than all before it.
+  // Candidates that nothing cheaper equals: from left to right each is better than all before it. Of another metric than
+  // the search's it isn't known which way is better.
   function frontOf(places) {
-    const value = (place) => score(place) * (isLess() ? -1 : 1);
+    if (state.y !== search.metric) return [];
+    const value = (place) => score(place) * (search.mode === "min" ? -1 : 1);
     const order = places.filter(within).sort((a, b) => cost(a) - cost(b) || value(b) - value(a) || a - b);
     const front = [];
     for (const place of order) {
@@ -148,7 +147,7 @@ function aboutCandidate(search, place) {
 
 // A linear scale with round ticks and some room at both ends.
 function scale(values, from, to) {
-  let [low, high] = [Math.min(...values), Math.max(...values)];
+  let [low, high] = values.reduce(([least, most], value) => [Math.min(least, value), Math.max(most, value)], [Infinity, -Infinity]);
   const room = (high - low) * 0.06 || Math.abs(high) * 0.1 || 1;
   [low, high] = [low - room, high + room];
   const rough = (high - low) / 5;
