@@ -3,8 +3,8 @@
     python examples/zoo/segmentation.py --data /data --flops 0.5
     python examples/zoo/segmentation.py --generated
 
-The first reads /data/VOCdevkit/VOC2012 (--download fetches it), takes torchvision's pretrained weights, and prunes on the
-way through one training. The second does the same with random weights and a few pictures that it draws.
+The first reads /data/VOCdevkit/VOC2012 (--download fetches it), takes torchvision's pretrained weights, and prunes in
+the first half of one training. The second does the same with random weights and a few pictures that it draws.
 
 The net returns a dict, {"out": …, "aux": …}. In eval mode the auxiliary classifier doesn't run; it is pruned with the
 backbone that it hangs on all the same, since a model is traced in train mode as well.

@@ -1,11 +1,13 @@
 """Prune any model of timm, by its name, on folders of images.
 
     python examples/zoo/timm_model.py --data /data/imagenette --model convnext_nano --flops 0.5
-    python examples/zoo/timm_model.py --data /data/imagenette --model vit_small_patch16_224 --flops 0.6 --criterion taylor
+    python examples/zoo/timm_model.py --data /data/imagenette --model vit_small_patch16_224 --criterion taylor
     python examples/zoo/timm_model.py --generated
 
-The first two take timm's pretrained weights and its transforms for them, and prune on the way through one training. The
-third does the same with random weights and small images that it draws. Needs timm: pip install 'lightning-channels[zoo]'.
+The first two take timm's pretrained weights and its transforms for them, and prune in the first half of one training.
+The third does the same with random weights and small images that it draws.
+
+Needs timm: pip install 'lightning-channels[zoo]'
 """
 
 import argparse
