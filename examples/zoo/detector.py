@@ -163,7 +163,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
 
         data = generated.voc(parser.parse_args(argv).output / "data", size=64)
         tiny = {"model": "fasterrcnn_mobilenet_v3_large_320_fpn", "random": True, "size": 64, "batch_size": 4}
-        parser.set_defaults(**tiny, data=data, epochs=4, workers=0, accelerator="cpu")
+        parser.set_defaults(**tiny, data=data, epochs=20, lr=0.02, workers=0, accelerator="cpu")
     return parser.parse_args(argv)
 
 

@@ -107,9 +107,7 @@ def run(args: argparse.Namespace) -> nn.Module:
     L.seed_everything(0, workers=True)
     data = VOC(args.data, args.download, args.size, args.batch_size, args.workers)
     segmenter = Segmenter(build(args.model, args.weights), args.lr)
-    pruning = ChannelPruning(
-        module="net", criterion="l1", target={"flops": args.flops}, schedule="cubic", recalibrate=8
-    )
+    pruning = ChannelPruning(module="net", criterion="l1", target={"flops": args.flops}, schedule="cubic")
     trainer = L.Trainer(
         max_epochs=args.epochs,
         accelerator=args.accelerator,
@@ -158,7 +156,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         import generated
 
         data = generated.voc(parser.parse_args(argv).output / "data", size=64)
-        tiny = {"model": "deeplabv3_mobilenet_v3_large", "weights": "NONE", "size": 64, "batch_size": 4, "epochs": 4}
+        tiny = {"model": "deeplabv3_mobilenet_v3_large", "weights": "NONE", "size": 64, "batch_size": 4, "epochs": 12}
         parser.set_defaults(**tiny, data=data, workers=0, accelerator="cpu")
     return parser.parse_args(argv)
 

@@ -24,7 +24,7 @@ from torch.utils.data import DataLoader
 from torchmetrics.classification import MulticlassAccuracy
 from torchvision.datasets import ImageFolder
 
-from lightning_channels import ChannelPruning, Resources, export_subnet
+from lightning_channels import ChannelPruning, Resources, load_subnet, save_subnet
 
 
 class Images(L.LightningDataModule):
@@ -80,9 +80,7 @@ def run(args: argparse.Namespace) -> nn.Module:
     config = resolve_model_data_config(net, args={"input_size": (3, args.size, args.size)} if args.size else {})
     data = Images(args.data, config, args.batch_size, args.workers)
     classifier = Classifier(net, args.lr)
-    pruning = ChannelPruning(
-        module="net", criterion=args.criterion, target={"flops": args.flops}, schedule="cubic", recalibrate=8
-    )
+    pruning = ChannelPruning(module="net", criterion=args.criterion, target={"flops": args.flops}, schedule="cubic")
     trainer = L.Trainer(
         max_epochs=args.epochs,
         accelerator=args.accelerator,
@@ -99,11 +97,10 @@ def run(args: argparse.Namespace) -> nn.Module:
     left = resources.count()
     for name in ("macs", "params"):
         print(f"{name}: {left[name]:,} of {resources.totals[name]:,.0f}")
-    small = export_subnet(classifier.net).eval()
-    args.output.mkdir(parents=True, exist_ok=True)
-    torch.save(small, args.output / "pruned.pt")
-    print(f"written: {args.output / 'pruned.pt'}; torch.load(…, weights_only=False) needs timm alone")
-    return small
+    metrics = {"accuracy": trainer.callback_metrics["val_accuracy"]}
+    subnet = save_subnet(classifier.net, args.output, metrics=metrics)  # what is kept, and its weights as safetensors
+    print(f"written: {subnet}")
+    return load_subnet(lambda: timm.create_model(args.model, num_classes=classes), subnet).eval()
 
 
 class Help(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
