@@ -103,9 +103,10 @@ class Detector(L.LightningModule):
 def build(args: argparse.Namespace) -> nn.Module:
     """A torchvision detector for VOC's classes, with a backbone that is trained on ImageNet."""
     options = {}
-    if not args.model.startswith("ssd"):  # these have one size, and train all of their backbone anyway
+    if args.size is not None and not args.model.startswith("ssd"):  # these have one size
+        options |= {"min_size": args.size, "max_size": args.size}
+    if not args.random and not args.model.startswith("ssd"):  # by default some layers are frozen
         options["trainable_backbone_layers"] = 6 if "mobilenet" in args.model else 5
-        options |= {} if args.size is None else {"min_size": args.size, "max_size": args.size}
     backbone = None if args.random else "DEFAULT"
     return get_model(args.model, weights=None, weights_backbone=backbone, num_classes=CLASSES, **options)
 

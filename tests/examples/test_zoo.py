@@ -20,11 +20,11 @@ from tests.docs.test_pages import blocks
 
 PAGE = "howto/zoo.md"
 FEWER: dict[str, list[str]] = {
-    "image_folder": ["--epochs", "1", "--prune-epochs", "2"],
-    "segmentation": ["--epochs", "2"],
-    "timm_model": ["--epochs", "2"],
-    "hugging_face": ["--epochs", "2"],
-    "detector": ["--epochs", "2"],
+    "image_folder": ["--epochs", "1", "--prune-epochs", "1"],
+    "segmentation": ["--epochs", "1"],
+    "timm_model": ["--epochs", "1"],
+    "hugging_face": ["--epochs", "1"],
+    "detector": ["--epochs", "1"],
 }
 """What is added to the commands of the page, which train until there is something to see."""
 
