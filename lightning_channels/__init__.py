@@ -13,6 +13,7 @@ __version__ = "0.1.0"
 
 # module -> the names that it exports here
 _MODULES = {
+    "artifacts": ("export_onnx", "export_pt2", "export_weights", "load_subnet", "save_subnet"),
     "callbacks": ("ChannelPruning", "newest_checkpoint"),
     "criteria": (
         "CollectingCriterion",
@@ -48,7 +49,15 @@ _MODULES = {
         "make_dynamic",
     ),
     "distillation": ("Distillation",),
-    "errors": ("ChannelsError", "ChoiceError", "ConfigError", "PrepareError", "StructureError", "TraceError"),
+    "errors": (
+        "ChannelsError",
+        "ChoiceError",
+        "ConfigError",
+        "ExportError",
+        "PrepareError",
+        "StructureError",
+        "TraceError",
+    ),
     "export": ("export_subnet",),
     "mutables": (
         "BaseMutableChannel",
@@ -127,6 +136,7 @@ def __dir__() -> list[str]:
 
 if TYPE_CHECKING:  # what type checkers and editors see
     from lightning_channels._config import config_dir, mutator_config
+    from lightning_channels.artifacts import export_onnx, export_pt2, export_weights, load_subnet, save_subnet
     from lightning_channels.callbacks import ChannelPruning, newest_checkpoint
     from lightning_channels.criteria import (
         CollectingCriterion,
@@ -166,6 +176,7 @@ if TYPE_CHECKING:  # what type checkers and editors see
         ChannelsError,
         ChoiceError,
         ConfigError,
+        ExportError,
         PrepareError,
         StructureError,
         TraceError,
