@@ -238,6 +238,24 @@ class Pruner:
         """
         return self._running()[0].measured()
 
+    @property
+    def limits(self) -> dict[str, float]:
+        """Resource → what the target allows of it.
+
+        Raises:
+            PrepareError: If :meth:`start` wasn't called.
+        """
+        return dict(self._running()[0].limits.amounts)
+
+    @property
+    def least(self) -> dict[str, float]:
+        """Resource → what is left of it with every unit at its narrowest.
+
+        Raises:
+            PrepareError: If :meth:`start` wasn't called.
+        """
+        return self._running()[0].least()
+
     def state_dict(self) -> dict[str, Any]:
         """All that is needed to go on, as plain data and tensors; which channels are kept is the mutator's to say."""
         if self._progress is None:
