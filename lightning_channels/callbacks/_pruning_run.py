@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import LightningModule, Trainer
-from lightning_utilities.core.rank_zero import rank_zero_debug, rank_zero_info
+from lightning_utilities.core.rank_zero import rank_zero_debug, rank_zero_info, rank_zero_warn
 
 from lightning_channels._modules import is_sharded
 from lightning_channels._plain import is_number
@@ -136,7 +136,10 @@ class PruningHooks(SeveralPasses, ABC):
     def _start_pruner(self, trainer: Trainer, pl_module: LightningModule, pruner: Pruner) -> None:
         with as_misconfiguration(self.state_key):
             resources = self._resources(trainer, pl_module)
-            pruner.start(self.mutator, _steps(trainer), resources)
+            steps: float | None = _steps(trainer)
+            if _is_trial(trainer):  # a few batches, of a training whose steps were meant
+                steps = pruner.timing.trial(pruner.schedule, _steps(trainer))
+            pruner.start(self.mutator, steps, resources)
         if resources is not None and not pruner.finished:
             rank_zero_info(f"{self.state_key}: {latency_line(resources, pruner)}")
 
@@ -202,6 +205,11 @@ class PruningHooks(SeveralPasses, ABC):
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Let go of the module; it stays pruned."""
         super().on_train_end(trainer, pl_module)
+        left = self._pruner.unfinished() if self._pruner is not None and self._pruner.started else None
+        if left is not None and not _is_trial(trainer):
+            rank_zero_warn(
+                f"{self.state_key}: the training ended at step {trainer.global_step}, before the pruning did: {left}"
+            )
         self._leave_pruning()
 
     def _leave_pruning(self) -> None:
@@ -252,6 +260,10 @@ def _steps(trainer: Trainer) -> int | None:
         return None
     steps = trainer.estimated_stepping_batches
     return int(steps) if math.isfinite(steps) and steps >= 0 else None
+
+
+def _is_trial(trainer: Trainer) -> bool:
+    return bool(trainer.fast_dev_run)  # type: ignore[attr-defined]
 
 
 def _tell_scale(criterion: Any, trainer: Trainer) -> None:

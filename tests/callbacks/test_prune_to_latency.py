@@ -88,7 +88,8 @@ def test_it_trains_as_if_nothing_had_been_measured(tmp_path, machine):
 def test_it_is_measured_once(tmp_path, machine):
     module, found = Classifier(), to_latency("50%", schedule=LINEAR)
     module.on_train_batch_end = lambda *args: setattr(module.trainer, "should_stop", module.trainer.global_step >= 5)
-    fit(tmp_path, module, loader(), found, min_steps=5)
+    with pytest.warns(UserWarning, match="before the pruning did: latency_ms"):
+        fit(tmp_path, module, loader(), found, min_steps=5)
     count = len(machine)
     assert count == 2 + 2 * 2
     del module.on_train_batch_end
