@@ -49,6 +49,7 @@ def check_pace(
     """
     if span.end is not None or total_steps is None or total_steps == -1 or math.isinf(total_steps):
         return
+    every = "step" if span.interval == 1 else f"{span.interval} steps"
     times = max(0, int(total_steps) - 1 - span.start) // span.interval
     for name, limit in limits.amounts.items():
         # a sum of products of widths saves most for a channel while the others are wide; milliseconds may jump
@@ -56,8 +57,8 @@ def check_pace(
         if needed > times:
             raise ConfigError(
                 f"the greedy schedule can't reach the target of {readable(limit)} {name} in {int(total_steps)} steps: "
-                f"it drops channels {times} times ({schedule.channels} at every {span.interval} steps), and would have "
-                f"to {needed} times at least. {_HURRY}"
+                f"it drops channels {times} times ({schedule.channels} at every {every}), and would have to "
+                f"{needed} times at least. {_HURRY}"
             )
 
 
