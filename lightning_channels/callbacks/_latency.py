@@ -24,6 +24,7 @@ from lightning_channels.tracing.running import ExampleInputs, with_batch
 __all__ = ["Measuring", "latency_for", "latency_line", "read_latency"]
 
 _LATENCY = "latency_ms"
+_ROUGH = 0.2  # where estimates that are off by more say little
 
 
 @dataclass(frozen=True)
@@ -161,8 +162,9 @@ def latency_line(resources: Resources, pruner: Pruner) -> str:
     assert measured is not None
     threads = "" if measured.device.type != "cpu" else f" ({measured.threads} thread{'s' * (measured.threads > 1)})"
     batch = "" if measured.batch_size is None else f", batch of {measured.batch_size}"
+    rough = "; a busy machine measures badly" if measured.error > _ROUGH else ""
     return (
         f"latency on {measured.device}{threads}{batch}: {resources.totals[_LATENCY]:.4g} ms at full width, target "
         f"{pruner.limits[_LATENCY]:.4g} ms, reachable {pruner.least[_LATENCY]:.4g} ms; estimates are off by "
-        f"{measured.error:.1%} on average"
+        f"{measured.error:.1%} on average{rough}"
     )
