@@ -11,6 +11,7 @@ from lightning_channels.errors import ConfigError, PrepareError, StructureError,
 from lightning_channels.mutators import ChannelMutator
 from lightning_channels.pruning.bounds import Width, WidthsLike, bounds_of, check_ignore, check_widths
 from lightning_channels.pruning.events import PruneEvent
+from lightning_channels.pruning.pace import check_pace, still_to_do
 from lightning_channels.pruning.plan import Plan
 from lightning_channels.pruning.progress import Progress
 from lightning_channels.pruning.reach import check_reachable
@@ -118,7 +119,8 @@ class Pruner:
         Raises:
             PrepareError: If the mutator isn't prepared.
             ConfigError: If the target can't be reached or names what isn't counted, if a pattern matches no unit, or if
-                the schedule doesn't fit the training. Nothing has begun then.
+                the schedule doesn't fit the training (a greedy one that can't come to its end, too). Nothing has begun
+                then.
             StructureError: If the loaded state is of another model.
         """
         self.stop()
@@ -146,6 +148,8 @@ class Pruner:
     def _begin(self, plan: Plan, total_steps: float | None) -> Progress:
         span = self.timing.span(self.schedule, total_steps)
         check_reachable(plan.resources, plan.bounds, plan.resources.current, plan.limits)
+        if isinstance(self.schedule, GreedySchedule):
+            check_pace(plan.resources, plan.bounds, plan.limits, self.schedule, span, total_steps)
         return Progress(span, plan.numbers(), plan.measured(), finished=plan.is_met())
 
     def before_step(self, step: int) -> PruneEvent | None:
@@ -237,6 +241,35 @@ class Pruner:
             PrepareError: If :meth:`start` wasn't called.
         """
         return self._running()[0].measured()
+
+    @property
+    def limits(self) -> dict[str, float]:
+        """Resource → what the target allows of it.
+
+        Raises:
+            PrepareError: If :meth:`start` wasn't called.
+        """
+        return dict(self._running()[0].limits.amounts)
+
+    @property
+    def least(self) -> dict[str, float]:
+        """Resource → what is left of it with every unit at its narrowest.
+
+        Raises:
+            PrepareError: If :meth:`start` wasn't called.
+        """
+        return self._running()[0].least()
+
+    def unfinished(self) -> str | None:
+        """What is not done yet, and what to change if the training is over; None once the pruning is finished.
+
+        Raises:
+            PrepareError: If :meth:`start` wasn't called.
+        """
+        plan, progress = self._running()
+        if progress.finished:
+            return None
+        return still_to_do(plan.resources, plan.limits, self.schedule)
 
     def state_dict(self) -> dict[str, Any]:
         """All that is needed to go on, as plain data and tensors; which channels are kept is the mutator's to say."""

@@ -13,9 +13,19 @@ from lightning_channels.pruning.bounds import Bounds
 from lightning_channels.pruning.targets import Limits, readable
 from lightning_channels.resources import Resources
 
-__all__ = ["check_reachable"]
+__all__ = ["check_reachable", "narrowest"]
 
 _NAMED = 3
+
+
+def narrowest(bounds: Sequence[Bounds], now: Tensor) -> Tensor:
+    """The fewest channels that each unit may end with.
+
+    Args:
+        bounds: Of every unit.
+        now: The units' present numbers, in the same order.
+    """
+    return torch.tensor([bound.lowest(int(number)) for bound, number in zip(bounds, now, strict=True)])
 
 
 def check_reachable(resources: Resources, bounds: Sequence[Bounds], now: Tensor, limits: Limits) -> None:
@@ -30,7 +40,7 @@ def check_reachable(resources: Resources, bounds: Sequence[Bounds], now: Tensor,
     Raises:
         ConfigError: With the least that is left of each such resource, and the bounds that hold most of it.
     """
-    least = torch.tensor([bound.lowest(int(number)) for bound, number in zip(bounds, now, strict=True)])
+    least = narrowest(bounds, now)
     left = {name: float(value) for name, value in resources.measure(least).items()}
     for name, limit in limits.amounts.items():
         if left[name] > limit:

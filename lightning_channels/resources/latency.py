@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lightning_channels._plain import read_file, write_file
+from lightning_channels._plain import is_int, is_number, read_file, write_file
 from lightning_channels._progress import Progress, check_progress, told
 from lightning_channels._rng import preserve_rng
 from lightning_channels.errors import ConfigError, StructureError
@@ -231,8 +231,8 @@ def _check_mutator(mutator: ChannelMutator) -> None:
         )
 
 
-def _check_arguments(shares: Sequence[float], random_choices: int) -> None:
-    if not all(0 < share < 1 for share in shares):
-        raise ConfigError(f"shares must lie between 0 and 1, got {list(shares)!r}")
-    if random_choices < 1:
+def _check_arguments(shares: Any, random_choices: Any) -> None:
+    if not all(is_number(share) and 0 < share < 1 for share in shares):
+        raise ConfigError(f"shares must lie between 0 and 1, got {shares!r}")
+    if not is_int(random_choices) or random_choices < 1:
         raise ConfigError(f"random_choices must be at least 1, got {random_choices!r}")

@@ -39,6 +39,7 @@ class Resources:
         units: Names of the mutable units, in their order: the columns of numbers.
         full: Channels of each at full width, int64, shape (units,).
         totals: Name → cost at full width.
+        latency: What :meth:`add_latency` was given.
 
     Example:
         >>> from torch import nn
@@ -60,7 +61,7 @@ class Resources:
         self._groups = torch.tensor([unit.groups for unit in units], dtype=torch.long)
         self._sizes, self._products, self._columns = _products(mutator, mutator.costs.samples if per_sample else 1)
         sums = {name: [entry for own in modules.values() for entry in own] for name, modules in self._products.items()}
-        self._latency: LatencyModel | None = None
+        self.latency: LatencyModel | None = None
         self._sums = Sums(self._sizes, sums, self._columns)
         self.names = self._sums.names
         self.totals = {name: float(value) for name, value in self.measure(self.full).items()}
@@ -76,7 +77,7 @@ class Resources:
         """
         if list(model.units.items()) != list(zip(self.units, self.full.tolist(), strict=True)):
             raise ConfigError("the latency was measured on a model with other units; measure this one's")
-        self._latency = model
+        self.latency = model
         self.names = (*self._sums.names, "latency_ms")
         self.totals["latency_ms"] = float(model.predict(self.full[None])[0])
 
@@ -105,8 +106,8 @@ class Resources:
             )
         rows = (numbers if numbers.dim() == 2 else numbers[None]).cpu()
         found = self._sums.at(rows / self._groups)
-        if self._latency is not None:
-            found["latency_ms"] = self._latency.predict(rows)
+        if self.latency is not None:
+            found["latency_ms"] = self.latency.predict(rows)
         return {name: value.reshape(numbers.shape[:-1]) for name, value in found.items()}
 
     def count(self, choices: Mapping[str, Choice] | None = None) -> dict[str, int]:

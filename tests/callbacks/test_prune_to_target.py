@@ -140,7 +140,8 @@ def test_a_second_fit_goes_on_with_the_pruned_subnet(tmp_path):
 def test_an_interrupted_fit_is_taken_up_again(tmp_path):
     module, found = Classifier(), pruning(schedule=LINEAR)
     module.on_train_batch_end = lambda *args: setattr(module.trainer, "should_stop", module.trainer.global_step >= 5)
-    fit(tmp_path, module, loader(), found, min_steps=5)
+    with pytest.warns(UserWarning, match=r"ended at step 6, before the pruning did: flops .* target is flops 38\.9"):
+        fit(tmp_path, module, loader(), found, min_steps=5)
     del module.on_train_batch_end
     assert not found.pruner.finished
     assert share(found) < 1
@@ -148,6 +149,49 @@ def test_an_interrupted_fit_is_taken_up_again(tmp_path):
     fit(tmp_path, module, loader(), found)
     assert found.pruner.finished
     assert share(found) <= 0.5 < width
+
+
+def test_a_greedy_pruning_that_is_too_slow(tmp_path):
+    def wide_first(unit):
+        """A channel of the wider unit saves less."""
+        return torch.full((unit.num_channels,), 1 / unit.num_channels, dtype=torch.float64)
+
+    def run(**schedule):
+        schedule = {"type": "greedy", "per": None, **schedule}
+        found = pruning(criterion=wide_first, target={"flops": 0.6}, schedule=schedule)
+        fit(tmp_path, Classifier(), loader(), found, max_epochs=1)
+        return found
+
+    with pytest.raises(MisconfigurationException, match=r"can't reach the target of .* 6 steps: it drops channels 2"):
+        run(interval=2)
+    with pytest.warns(UserWarning, match=r"ended at step 6, before the pruning did: flops .* Train longer, d") as said:
+        found = run()
+    assert len([warning for warning in said if "before the pruning did" in str(warning.message)]) == 1
+    assert not found.pruner.finished
+    assert f"({share(found):.1%}), and the target is flops" in found.pruner.unfinished()
+    found = run(end_step=5)
+    assert found.pruner.finished
+    assert found.pruner.unfinished() is None
+
+
+@pytest.mark.parametrize(
+    "schedule",
+    [
+        {"type": "linear", "start_step": 100, "end_step": 200},
+        {"type": "cubic", "end_step": 200},
+        {"type": "one_shot", "start_step": 50},
+        {"type": "greedy", "interval": 10},
+        "linear",
+    ],
+)
+def test_a_fast_development_run_passes(tmp_path, schedule):
+    found = pruning(schedule=schedule)
+    trainer(tmp_path, found, fast_dev_run=2).fit(Classifier(), loader(), loader(False))
+    assert found.pruner.finished == (schedule == "linear")
+    with pytest.raises(MisconfigurationException, match="flops can't be reached"):
+        trainer(tmp_path, pruning(schedule=schedule, target={"flops": 0.001}), fast_dev_run=2).fit(
+            Classifier(), loader()
+        )
 
 
 def test_several_callbacks(tmp_path):
