@@ -28,11 +28,13 @@ class Stored(NamedTuple):
         weights: The LightningModule's.
         structures: Dotted name of what was prepared (None for the whole module) → structure.
         unnamed: A structure of which no name is known: from the file beside a checkpoint that has weights alone.
+        is_pruned: Whether the run pruned, so that its widths are more than the last ones that were drawn.
     """
 
     weights: Mapping[str, Tensor]
     structures: Mapping[str | None, dict[str, Any]]
     unnamed: dict[str, Any] | None = None
+    is_pruned: bool = False
 
 
 def read_checkpoint(path: Path) -> Stored:
@@ -53,7 +55,7 @@ def read_checkpoint(path: Path) -> Stored:
     found = {key: _KEY.fullmatch(key) for key in states if isinstance(key, str)} if isinstance(states, dict) else {}
     structures = {match[1]: plain_structure(states[key], key) for key, match in found.items() if match is not None}
     if structures:
-        return Stored(weights, structures)
+        return Stored(weights, structures, is_pruned=any(PRUNING in states[key] for key, m in found.items() if m))
     stem = path.name.removesuffix(".ckpt")
     files = sorted(path.parent.glob(f"{glob.escape(stem)}*{_BESIDE}"))
     named = {file.name[len(stem) : -len(_BESIDE)].removeprefix("."): read_file(file) for file in files}

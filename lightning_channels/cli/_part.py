@@ -13,7 +13,7 @@ from lightning_channels.errors import ConfigError, did_you_mean
 if TYPE_CHECKING:
     from lightning_channels.callbacks import Stored
 
-__all__ = ["Part", "is_model", "part_of", "place", "weights_into"]
+__all__ = ["Part", "is_model", "part_of", "place", "trains_one", "weights_into"]
 
 
 class Part(NamedTuple):
@@ -53,6 +53,13 @@ def is_model(config: Mapping[str, Any], module: str | None) -> bool:
     if config.get("module") is None:
         return True
     return bool(OmegaConf.to_container(config["module"]).get(module) == "${model}")  # type: ignore[union-attr, arg-type]
+
+
+def trains_one(config: Mapping[str, Any]) -> bool:
+    """Whether a run with this config trains one subnet, rather than a supernet."""
+    sampler, callback = config.get("sampler"), config.get("callback")
+    fixed = isinstance(sampler, Mapping) and sampler.get("type") == "fixed"
+    return fixed or (isinstance(callback, Mapping) and callback.get("target") is not None)
 
 
 def place(module: nn.Module, part: Part, whole: bool, weights: Mapping[str, Tensor] | None) -> tuple[nn.Module, str]:

@@ -18,7 +18,7 @@ from lightning_channels._config import examples_dir, mutator_config
 from lightning_channels.cli._build import data_of, has_group, model_of, module_of
 from lightning_channels.cli._compose import Recipe, composed, composed_run
 from lightning_channels.cli._output import say
-from lightning_channels.cli._part import is_model, part_of, place, weights_into
+from lightning_channels.cli._part import is_model, part_of, place, trains_one, weights_into
 from lightning_channels.cli._runs import config_of, find_source
 from lightning_channels.errors import ConfigError
 from lightning_channels.mutators import ChannelMutator
@@ -120,6 +120,8 @@ class _Building:
             mutator = ChannelMutator.from_structure(part.structure)
             mutator.prepare_from_supernet(target)
             weights_into(module, self.stored.weights, prefix)  # switchable norms have more of them once prepared
+            if not (self.stored.is_pruned or trains_one(config)):
+                mutator.set_choices(mutator.sample_choices("max"))  # those stored are the last that were drawn
             return Supernet(config, mutator, module, data)
         if self.stored is not None:
             weights_into(module, self.stored.weights, prefix)

@@ -1,9 +1,11 @@
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
 from lightning_channels.cli import main
+from tests.examples.app import TINY, run_example
 
 
 @pytest.fixture
@@ -20,3 +22,13 @@ def cli(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> 
         return code, captured.out, captured.err
 
     return run
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a run of examples/train.py: eight channels everywhere, two steps, random widths."""
+    folder = tmp_path_factory.mktemp("runs")
+    settings = ["model.widths=[8,8,8]", "report.widths=[1.0]", "report.recalibrate=false", "hydra.run.dir=run"]
+    done = run_example("train.py", *TINY, *settings, cwd=folder)
+    assert done.returncode == 0, done.stderr
+    return folder / "run"
