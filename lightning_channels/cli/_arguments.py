@@ -14,6 +14,7 @@ __all__ = [
     "add_choices",
     "add_command",
     "add_output",
+    "add_progress",
     "add_recalibration",
     "parse",
     "whole",
@@ -119,6 +120,15 @@ def add_recalibration(parser: Parser) -> None:
         type=whole,
         default=0,
         help="compute batch-norm statistics anew on N training batches, for each choice of widths",
+    )
+
+
+def add_progress(parser: Parser) -> None:
+    """Whether a bar is shown."""
+    parser.add_argument(
+        "--progress",
+        action=argparse.BooleanOptionalAction,
+        help="a progress bar on stderr (by default if that is a terminal)",
     )
 
 

@@ -5,18 +5,37 @@ from __future__ import annotations
 import json
 import os
 import sys
+from argparse import Namespace
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import Any
 
 from lightning_channels._files import replacing
+from lightning_channels._progress import told
 from lightning_channels.errors import ConfigError
 
-__all__ = ["is_first", "say", "to_json", "write"]
+__all__ = ["is_first", "quiet_stdout", "say", "shown", "to_json", "write"]
 
 
 def is_first() -> bool:
     """Whether this process is the one that writes, of those that torchrun started."""
     return os.environ.get("RANK", "0") == "0"
+
+
+@contextmanager
+def quiet_stdout() -> Iterator[None]:
+    """Whatever a user's code prints goes to stderr, and not into the output."""
+    with redirect_stdout(sys.stderr):
+        yield
+
+
+@contextmanager
+def shown(arguments: Namespace, what: str, total: int | None) -> Iterator[Callable[[], object]]:
+    """A bar on stderr, where somebody looks at it; yields what is to be called after each subnet."""
+    wanted = sys.stderr.isatty() if arguments.progress is None else arguments.progress
+    with told(wanted and is_first(), what, total, "subnet") as step:
+        yield step
 
 
 def say(message: str) -> None:

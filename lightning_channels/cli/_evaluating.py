@@ -1,0 +1,38 @@
+"""What ``eval``, ``search`` and ``export`` share: the evaluation of subnets."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from typing import Any
+
+from lightning_channels._plain import to_plain
+from lightning_channels.callbacks import SubnetEvaluator
+from lightning_channels.cli._supernet import Supernet
+
+__all__ = ["evaluator"]
+
+_OF_TRAINER = ("accelerator", "devices", "precision", "limit_val_batches", "inference_mode", "default_root_dir")
+"""What an evaluation takes over from a config's trainer."""
+
+
+def evaluator(net: Supernet, arguments: Namespace, metric: str | None = None) -> SubnetEvaluator:
+    """What validates subnets as a command line says.
+
+    Args:
+        net: With data.
+        arguments: ``batches`` and ``recalibrate``.
+        metric: A metric that has to be logged.
+
+    Raises:
+        ChannelsError: If an argument isn't allowed.
+    """
+    trainer: dict[str, Any] = to_plain(net.config.get("trainer") or {}, "trainer")
+    return SubnetEvaluator(
+        {name: trainer[name] for name in _OF_TRAINER if trainer.get(name) is not None},
+        net.module,  # type: ignore[arg-type]  # with data it is a LightningModule
+        metric,
+        datamodule=net.data,
+        batches=arguments.batches,
+        recalibrate=arguments.recalibrate,
+        seed=net.config.get("seed") or 0,
+    )
