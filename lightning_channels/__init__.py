@@ -13,7 +13,7 @@ __version__ = "0.1.0"
 
 # module -> the names that it exports here
 _MODULES = {
-    "callbacks": ("ChannelPruning", "newest_checkpoint"),
+    "callbacks": ("ChannelPruning", "SubnetEvaluator", "newest_checkpoint"),
     "criteria": (
         "CollectingCriterion",
         "Criterion",
@@ -106,7 +106,7 @@ def __dir__() -> list[str]:
 
 if TYPE_CHECKING:  # what type checkers and editors see
     from lightning_channels._config import config_dir, mutator_config
-    from lightning_channels.callbacks import ChannelPruning, newest_checkpoint
+    from lightning_channels.callbacks import ChannelPruning, SubnetEvaluator, newest_checkpoint
     from lightning_channels.criteria import (
         CollectingCriterion,
         Criterion,
