@@ -14,6 +14,7 @@ __version__ = "0.1.0"
 # module -> the names that it exports here
 _MODULES = {
     "callbacks": ("ChannelPruning", "SubnetEvaluator", "newest_checkpoint"),
+    "artifacts": ("export_onnx", "export_pt2", "export_weights", "load_subnet", "save_subnet"),
     "criteria": (
         "CollectingCriterion",
         "Criterion",
@@ -48,7 +49,15 @@ _MODULES = {
         "make_dynamic",
     ),
     "distillation": ("Distillation",),
-    "errors": ("ChannelsError", "ChoiceError", "ConfigError", "PrepareError", "StructureError", "TraceError"),
+    "errors": (
+        "ChannelsError",
+        "ChoiceError",
+        "ConfigError",
+        "ExportError",
+        "PrepareError",
+        "StructureError",
+        "TraceError",
+    ),
     "export": ("export_subnet",),
     "mutables": (
         "BaseMutableChannel",
@@ -59,7 +68,13 @@ _MODULES = {
         "SlimmableMutableChannel",
         "SquentialMutableChannel",
     ),
-    "mutators": ("ChannelMutator", "GroupFisherChannelMutator", "SlimmableChannelMutator", "find_mutator"),
+    "mutators": (
+        "ChannelMutator",
+        "GroupFisherChannelMutator",
+        "SlimmableChannelMutator",
+        "find_mutator",
+        "supernet_hash",
+    ),
     "pruning": ("PruneEvent", "Pruner", "build_schedule", "parse_target"),
     "recalibration": ("recalibrate_batch_norm", "recalibrated"),
     "registry": (
@@ -106,6 +121,7 @@ def __dir__() -> list[str]:
 
 if TYPE_CHECKING:  # what type checkers and editors see
     from lightning_channels._config import config_dir, mutator_config
+    from lightning_channels.artifacts import export_onnx, export_pt2, export_weights, load_subnet, save_subnet
     from lightning_channels.callbacks import ChannelPruning, SubnetEvaluator, newest_checkpoint
     from lightning_channels.criteria import (
         CollectingCriterion,
@@ -145,6 +161,7 @@ if TYPE_CHECKING:  # what type checkers and editors see
         ChannelsError,
         ChoiceError,
         ConfigError,
+        ExportError,
         PrepareError,
         StructureError,
         TraceError,
@@ -164,6 +181,7 @@ if TYPE_CHECKING:  # what type checkers and editors see
         GroupFisherChannelMutator,
         SlimmableChannelMutator,
         find_mutator,
+        supernet_hash,
     )
     from lightning_channels.pruning import PruneEvent, Pruner, build_schedule, parse_target
     from lightning_channels.recalibration import recalibrate_batch_norm, recalibrated

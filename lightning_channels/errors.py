@@ -10,6 +10,7 @@ __all__ = [
     "ChannelsError",
     "ChoiceError",
     "ConfigError",
+    "ExportError",
     "PrepareError",
     "StructureError",
     "TraceError",
@@ -53,6 +54,10 @@ class TraceError(ChannelsError, RuntimeError):
 
 class PrepareError(ChannelsError, RuntimeError):
     """The model is in a state in which what was asked for cannot be done (not prepared, prepared twice, sharded)."""
+
+
+class ExportError(ChannelsError, RuntimeError):
+    """A model can't be written in a format, or what was written computes something else."""
 
 
 def did_you_mean(name: object, allowed: Iterable[str]) -> str:

@@ -25,7 +25,7 @@ LAYERS = [
     ("units",),
     ("mutators",),
     ("resources", "criteria", "export", "inactive", "recalibration", "samplers", "distillation"),
-    ("pruning",),
+    ("artifacts", "pruning"),
     ("_config",),
     ("callbacks",),
     ("cli",),

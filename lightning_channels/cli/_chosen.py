@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from argparse import Namespace
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from types import MappingProxyType
 from typing import NamedTuple
 
 from lightning_channels.errors import ConfigError, did_you_mean
@@ -16,10 +17,11 @@ _NAMED = ("max", "min")
 
 
 class Subnet(NamedTuple):
-    """Widths and what they are called."""
+    """Widths, what they are called, and what a search found them to be worth."""
 
     name: str
     choices: Choices
+    metrics: Mapping[str, float] = MappingProxyType({})
 
 
 class Chosen:
@@ -42,10 +44,11 @@ class Chosen:
         Raises:
             ChoiceError: If they don't fit the model.
         """
-        found = list(self._found(mutator))
+        current: Choices = {**mutator.current_choices, **mutator.kept_channels()}
+        found = [subnet._replace(choices={**current, **subnet.choices}) for subnet in self._found(mutator)]
         for subnet in found:
             mutator.check_choices(subnet.choices)
-        return found or [Subnet("current", {**mutator.current_choices, **mutator.kept_channels()})]
+        return found or [Subnet("current", current)]
 
     def one(self, mutator: ChannelMutator) -> Subnet:
         """The only one."""

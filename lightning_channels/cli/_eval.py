@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from argparse import Namespace
 
-from lightning_channels.cli._arguments import Commands, add_choices, add_command, add_output, add_progress, add_recalibration
+from lightning_channels.cli._arguments import (
+    Commands,
+    add_choices,
+    add_command,
+    add_output,
+    add_progress,
+    add_recalibration,
+)
 
 __all__ = ["add_parser", "run"]
 

@@ -11,7 +11,9 @@ __all__ = ["subnet_table"]
 _COSTS = {"macs": "MACs", "params": "parameters", "latency_ms": "latency"}
 
 
-def subnet_table(rows: Sequence[tuple[str, Mapping[str, float], Mapping[str, float]]], extra: Sequence[str] = ()) -> str:
+def subnet_table(
+    rows: Sequence[tuple[str, Mapping[str, float], Mapping[str, float]]], extra: Sequence[str] = ()
+) -> str:
     """A line for each subnet.
 
     Args:
