@@ -88,6 +88,7 @@ _MODULES = {
         "UNITS",
         "build",
     ),
+    "reporting": ("render_report", "save_report"),
     "resources": ("LatencyModel", "ResourceCounter", "ResourceTable", "Resources", "count_resources"),
     "tracing": ("BackwardTracer", "ForwardTracer", "ImageClassifierPseudoLoss", "ModuleGraph", "SumPseudoLoss"),
     "units": (
@@ -196,6 +197,7 @@ if TYPE_CHECKING:  # what type checkers and editors see
         UNITS,
         build,
     )
+    from lightning_channels.reporting import render_report, save_report
     from lightning_channels.resources import LatencyModel, ResourceCounter, Resources, ResourceTable, count_resources
     from lightning_channels.tracing import (
         BackwardTracer,

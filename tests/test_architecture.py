@@ -26,6 +26,8 @@ LAYERS = [
     ("mutators",),
     ("resources", "criteria", "export", "inactive", "recalibration", "samplers", "distillation"),
     ("artifacts", "pruning"),
+    ("search",),
+    ("reporting",),
     ("_config",),
     ("callbacks",),
     ("cli",),

@@ -142,11 +142,6 @@ class Resources:
             ChoiceError: If a name is unknown or a choice is not allowed.
         """
         numbers = self.numbers(choices)
-        modules: dict[str, dict[str, int]] = {}
-        for name, products in self._products.items():
-            sums = Sums(self._sizes, products, self._columns)
-            for module, value in sums.at(numbers[None] / self._groups).items():
-                modules.setdefault(module, {})[name] = round(float(value))
         without = numbers.repeat(len(numbers), 1).fill_diagonal_(0)
         now, gone = self.measure(numbers), self.measure(without)
         units = {
@@ -154,11 +149,25 @@ class Resources:
             for place, unit in enumerate(self.units)
         }
         channels = dict(zip(self.units, zip(numbers.tolist(), self.full.tolist(), strict=True), strict=True))
+        full = {name: round(self.totals[name]) for name in self._products}
+        return ResourceTable(self.count(choices), full, self.by_module(numbers), units, channels)
+
+    def by_module(self, numbers: Tensor) -> dict[str, dict[str, int]]:
+        """What each module costs, without the modules inside it.
+
+        Args:
+            numbers: Active channels of each unit, int64, shape (units,).
+
+        Returns:
+            Module → name → cost, in the order of the modules.
+        """
+        found: dict[str, dict[str, int]] = {}
+        for name, products in self._products.items():
+            sums = Sums(self._sizes, products, self._columns)
+            for module, value in sums.at(numbers[None] / self._groups).items():
+                found.setdefault(module, {})[name] = round(float(value))
         order = {name: number for number, (name, _) in enumerate(named_modules_of(self._mutator.model))}
-        ordered = {name: modules[name] for name in sorted(modules, key=lambda name: order.get(name, len(order)))}
-        return ResourceTable(
-            self.count(choices), {name: round(self.totals[name]) for name in self._products}, ordered, units, channels
-        )
+        return {name: found[name] for name in sorted(found, key=lambda name: order.get(name, len(order)))}
 
     def marginal(self, numbers: Tensor, name: str) -> Tensor:
         """What one channel less of each unit would save.
