@@ -13,7 +13,7 @@ import lightning_channels
 from lightning_channels._modules import named_modules_of
 from lightning_channels.dynamic_ops.factory import plain_class
 from lightning_channels.mutators import ChannelMutator
-from lightning_channels.mutators.report import Report
+from lightning_channels.mutators.report import Report, UnitReport
 from lightning_channels.mutators.report_table import place, proof_line, told
 from lightning_channels.pruning.bounds import bounds_of
 from lightning_channels.reporting.placing import place_units

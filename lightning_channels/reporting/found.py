@@ -32,9 +32,7 @@ def gather_search(mutator: ChannelMutator, search: SearchResult) -> dict[str, An
         try:
             widths = resources.numbers(candidate["choices"]).tolist()
         except ChoiceError as error:
-            raise ConfigError(
-                f"the search is one of another model: {error}. Give the mutator that it was done on"
-            ) from None
+            raise ConfigError(f"the search is one of another model: {error}. Give the mutator that it was done on") from None
         candidates.append(
             {
                 "metrics": finite(candidate["metrics"]),
