@@ -101,6 +101,24 @@ class SubnetEvaluator:
             ConfigError: If ``metric`` isn't among the metrics.
             PrepareError: If the module isn't prepared any more.
         """
+        with self.at(choices):
+            metrics = self._validation.run()
+        self._check_logged(metrics)
+        return metrics
+
+    @contextmanager
+    def at(self, choices: Choices) -> Iterator[nn.Module]:
+        """For a block, the model as it is validated at these choices: to export what was measured.
+
+        Args:
+            choices: As for a call.
+
+        Yields:
+            The prepared model, with the statistics of these choices.
+
+        Raises:
+            ChannelsError: As a call does.
+        """
         with self._as_before():
             self._open()
             loaders = self._validation.loaders()
@@ -108,9 +126,7 @@ class SubnetEvaluator:
                 self.mutator.set_choices(choices)
                 seed_anew(self.seed, 0)
                 with self._recalibrated():
-                    metrics = self._validation.run()
-        self._check_logged(metrics)
-        return metrics
+                    yield self.mutator.model
 
     def close(self) -> None:
         """Call the ``teardown`` of data module, callbacks and module, if the validation was set up."""

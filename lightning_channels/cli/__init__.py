@@ -10,13 +10,13 @@ import sys
 import traceback
 from collections.abc import Sequence
 
-from lightning_channels.cli import _eval, _resources, _units
+from lightning_channels.cli import _eval, _export, _report, _resources, _units
 from lightning_channels.cli._arguments import PROGRAM, Commands, Parser, parse
 from lightning_channels.cli._interrupt import Interrupted, interruptible
 
 __all__ = ["main"]
 
-_COMMANDS = {"units": _units, "resources": _resources, "eval": _eval}
+_COMMANDS = {"units": _units, "resources": _resources, "eval": _eval, "export": _export, "report": _report}
 
 _TEXT = """\
 Channel pruning for PyTorch Lightning: look at a model's channels, and take a trained supernet from the search for its

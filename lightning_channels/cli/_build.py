@@ -17,9 +17,10 @@ from torch import nn
 from lightning_channels.cli._compose import Recipe
 from lightning_channels.errors import ConfigError, did_you_mean
 
-__all__ = ["data_of", "has_group", "model_of", "module_of"]
+__all__ = ["DATA", "data_of", "has_group", "model_of", "module_of"]
 
-_DATA = ("datamodule", "data")
+DATA = ("datamodule", "data")
+"""The groups that may hold a LightningDataModule; the first one counts."""
 
 
 def has_group(config: Mapping[str, Any], *names: str) -> bool:
@@ -69,7 +70,7 @@ def data_of(config: Mapping[str, Any]) -> Any:
     """
     from lightning_channels.callbacks import is_lightnings
 
-    name = next((name for name in _DATA if has_group(config, name)), None)
+    name = next((name for name in DATA if has_group(config, name)), None)
     if name is None:
         raise ConfigError("the config has no data to validate on; add datamodule: {_target_: ...}")
     data = _built(config, name)

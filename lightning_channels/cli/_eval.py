@@ -47,7 +47,7 @@ def run(arguments: Namespace) -> None:
     """
     from lightning_channels.cli._chosen import Chosen
     from lightning_channels.cli._evaluating import evaluator
-    from lightning_channels.cli._output import quiet_stdout, shown, to_json, write
+    from lightning_channels.cli._output import shown, to_json, undisturbed, write
     from lightning_channels.cli._supernet import supernet
     from lightning_channels.cli._table import subnet_table
 
@@ -55,7 +55,7 @@ def run(arguments: Namespace) -> None:
     net = supernet(arguments, with_data=True)
     subnets, resources = chosen.all(net.mutator), net.resources()
     rows = []
-    with quiet_stdout(), evaluator(net, arguments) as evaluate, shown(arguments, "eval", len(subnets)) as step:
+    with undisturbed(), evaluator(net, arguments) as evaluate, shown(arguments, "eval", len(subnets)) as step:
         for name, choices, _ in subnets:
             metrics = evaluate(choices)
             rows.append((name, choices, resources.count(choices), metrics))

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from argparse import Namespace
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
+
+from torch import nn
 
 from lightning_channels._plain import to_plain
 from lightning_channels.callbacks import SubnetEvaluator
 from lightning_channels.cli._supernet import Supernet
+from lightning_channels.samplers import Choices
 
-__all__ = ["evaluator"]
+__all__ = ["evaluator", "recalibrated_at"]
 
 _OF_TRAINER = ("accelerator", "devices", "precision", "limit_val_batches", "inference_mode", "default_root_dir")
 """What an evaluation takes over from a config's trainer."""
@@ -32,7 +37,17 @@ def evaluator(net: Supernet, arguments: Namespace, metric: str | None = None) ->
         net.module,  # type: ignore[arg-type]  # with data it is a LightningModule
         metric,
         datamodule=net.data,
-        batches=arguments.batches,
+        batches=getattr(arguments, "batches", None),
         recalibrate=arguments.recalibrate,
         seed=net.config.get("seed") or 0,
     )
+
+
+@contextmanager
+def recalibrated_at(net: Supernet, arguments: Namespace, choices: Choices) -> Iterator[nn.Module]:
+    """For a block, the model with batch-norm statistics of these choices, if the command line asks for them."""
+    if not arguments.recalibrate:
+        yield net.mutator.model
+        return
+    with evaluator(net, arguments) as evaluate, evaluate.at(choices) as model:
+        yield model

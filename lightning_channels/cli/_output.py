@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+import warnings
 from argparse import Namespace
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout
@@ -15,7 +16,7 @@ from lightning_channels._files import replacing
 from lightning_channels._progress import told
 from lightning_channels.errors import ConfigError
 
-__all__ = ["is_first", "quiet_stdout", "say", "shown", "to_json", "write"]
+__all__ = ["is_first", "say", "shown", "to_json", "undisturbed", "write"]
 
 
 def is_first() -> bool:
@@ -23,10 +24,16 @@ def is_first() -> bool:
     return os.environ.get("RANK", "0") == "0"
 
 
+_OF_OTHERS = (".*LeafSpec.*is deprecated.*", ".*does not have many workers.*")
+"""What torch says of Lightning's code, and Lightning of loaders that are as their user wants them."""
+
+
 @contextmanager
-def quiet_stdout() -> Iterator[None]:
+def undisturbed() -> Iterator[None]:
     """Whatever a user's code prints goes to stderr, and not into the output."""
-    with redirect_stdout(sys.stderr):
+    with redirect_stdout(sys.stderr), warnings.catch_warnings():
+        for message in _OF_OTHERS:
+            warnings.filterwarnings("ignore", message=message)
         yield
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import random
 import sys
 from argparse import Namespace
@@ -15,14 +14,14 @@ import torch
 from torch import nn
 
 from lightning_channels._config import examples_dir, mutator_config
-from lightning_channels.cli._build import data_of, has_group, model_of, module_of
+from lightning_channels.cli._build import DATA, data_of, has_group, model_of, module_of
 from lightning_channels.cli._compose import Recipe, composed, composed_run
-from lightning_channels.cli._output import say
+from lightning_channels.cli._output import say, undisturbed
 from lightning_channels.cli._part import is_model, part_of, place, trains_one, weights_into
 from lightning_channels.cli._runs import config_of, find_source
 from lightning_channels.errors import ConfigError
 from lightning_channels.mutators import ChannelMutator
-from lightning_channels.registry import build
+from lightning_channels.registry import TRACERS, build
 from lightning_channels.resources import Resources
 
 if TYPE_CHECKING:
@@ -39,8 +38,9 @@ class Supernet:
         config: The composed config.
         mutator: That of the model, prepared.
         module: The LightningModule, or the model alone.
-        data: Its data, where the command validates.
+        data: Its data, where the command asked for them.
         example_inputs: From the data, where the model was traced with these.
+        traced: Whether the model was traced, rather than prepared as a checkpoint says.
     """
 
     config: Mapping[str, Any]
@@ -48,26 +48,42 @@ class Supernet:
     module: nn.Module
     data: Any = None
     example_inputs: Any = None
+    traced: bool = False
+
+    def inputs(self) -> Any:
+        """Example inputs of the prepared model: from the data, else as the tracer makes them.
+
+        Raises:
+            ConfigError: If there are none.
+        """
+        if self.example_inputs is not None:
+            return self.example_inputs
+        if self.data is None:
+            parse_cfg = mutator_config(self.config)["parse_cfg"]
+            return TRACERS.build(parse_cfg).inputs_for(self.mutator.model)
+        from lightning_channels.callbacks import example_of
+
+        return example_of(self.module, self.data, self.mutator.model)  # type: ignore[arg-type]  # a LightningModule
 
     def resources(self) -> Resources:
         """What choices cost: for the tracer's example input, or for one sample where that came from data."""
-        traced = self.example_inputs is None and self.mutator.needs_inputs
-        return Resources(self.mutator, per_sample=not traced)
+        return Resources(self.mutator, per_sample=not self.traced or self.example_inputs is not None)
 
 
-def supernet(arguments: Namespace, with_data: bool = False) -> Supernet:
+def supernet(arguments: Namespace, with_data: bool | None = False) -> Supernet:
     """Build, load and prepare what a command line names.
 
     Args:
         arguments: Of the command line: ``config``, ``checkpoint``, ``overrides``.
-        with_data: Whether the command needs a LightningModule and its data.
+        with_data: Whether the command needs a LightningModule and its data; None for where the config has both, and
+            overrides don't say what the tracer takes.
 
     Raises:
         ChannelsError: If it cannot be found, built or analysed, or if a checkpoint doesn't fit it.
     """
     sys.path.extend(path for path in (str(Path.cwd()), str(examples_dir())) if path not in sys.path)
     # Whatever the model's code prints must not end up in the output.
-    with contextlib.redirect_stdout(sys.stderr):
+    with undisturbed():
         source = find_source(arguments.config, arguments.checkpoint)
         if source.run is not None:
             recipe = composed_run(config_of(source.run), arguments.overrides)
@@ -109,8 +125,10 @@ class _Building:
     stored: Stored | None
     overrides: list[str]
 
-    def build(self, with_data: bool) -> Supernet:
+    def build(self, with_data: bool | None) -> Supernet:
         config = self.recipe.config
+        if with_data is None:
+            with_data = not self._says_shape and has_group(config, "module") and has_group(config, *DATA)
         data = data_of(config) if with_data else None  # before the module, as a run does
         part = part_of(config, self.stored)
         whole = with_data or (self.recipe.import_path is None and not is_model(config, part.module))
@@ -128,14 +146,16 @@ class _Building:
         mutator = build(mutator_config(config))
         example = self._example(module, data, target) if whole else None
         mutator.prepare_from_supernet(target, example)
-        return Supernet(config, mutator, module, data, example)
+        return Supernet(config, mutator, module, data, example, traced=True)
 
     def _example(self, module: Any, data: Any, target: nn.Module) -> Any:
         """From the data, unless the user says what the tracer takes."""
         from lightning_channels.callbacks import example_of
 
-        if any("tracer.input_shape" in item for item in self.overrides):
-            return None
-        if data is None and not has_group(self.recipe.config, "datamodule", "data"):
+        if self._says_shape or (data is None and not has_group(self.recipe.config, *DATA)):
             return None
         return example_of(module, data_of(self.recipe.config) if data is None else data, target)
+
+    @property
+    def _says_shape(self) -> bool:
+        return any("tracer.input_shape" in item for item in self.overrides)
