@@ -84,12 +84,26 @@ _MODULES = {
         "MUTATORS",
         "SAMPLERS",
         "SCHEDULES",
+        "SEARCHES",
         "TRACERS",
         "UNITS",
         "build",
     ),
     "reporting": ("render_report", "save_report"),
     "resources": ("LatencyModel", "ResourceCounter", "ResourceTable", "Resources", "count_resources"),
+    "search": (
+        "Candidate",
+        "EvolutionSearch",
+        "GreedySearch",
+        "RandomSearch",
+        "SearchAlgorithm",
+        "SearchResult",
+        "SearchSpace",
+        "SearchTask",
+        "SerialExecutor",
+        "build_search",
+        "search_subnets",
+    ),
     "tracing": ("BackwardTracer", "ForwardTracer", "ImageClassifierPseudoLoss", "ModuleGraph", "SumPseudoLoss"),
     "units": (
         "Channel",
@@ -193,12 +207,26 @@ if TYPE_CHECKING:  # what type checkers and editors see
         MUTATORS,
         SAMPLERS,
         SCHEDULES,
+        SEARCHES,
         TRACERS,
         UNITS,
         build,
     )
     from lightning_channels.reporting import render_report, save_report
     from lightning_channels.resources import LatencyModel, ResourceCounter, Resources, ResourceTable, count_resources
+    from lightning_channels.search import (
+        Candidate,
+        EvolutionSearch,
+        GreedySearch,
+        RandomSearch,
+        SearchAlgorithm,
+        SearchResult,
+        SearchSpace,
+        SearchTask,
+        SerialExecutor,
+        build_search,
+        search_subnets,
+    )
     from lightning_channels.tracing import (
         BackwardTracer,
         ForwardTracer,
