@@ -59,7 +59,13 @@ _MODULES = {
         "SlimmableMutableChannel",
         "SquentialMutableChannel",
     ),
-    "mutators": ("ChannelMutator", "GroupFisherChannelMutator", "SlimmableChannelMutator", "find_mutator"),
+    "mutators": (
+        "ChannelMutator",
+        "GroupFisherChannelMutator",
+        "SlimmableChannelMutator",
+        "find_mutator",
+        "supernet_hash",
+    ),
     "pruning": ("PruneEvent", "Pruner", "build_schedule", "parse_target"),
     "recalibration": ("recalibrate_batch_norm", "recalibrated"),
     "registry": (
@@ -69,11 +75,25 @@ _MODULES = {
         "MUTATORS",
         "SAMPLERS",
         "SCHEDULES",
+        "SEARCHES",
         "TRACERS",
         "UNITS",
         "build",
     ),
     "resources": ("LatencyModel", "ResourceCounter", "ResourceTable", "Resources", "count_resources"),
+    "search": (
+        "Candidate",
+        "EvolutionSearch",
+        "GreedySearch",
+        "RandomSearch",
+        "SearchAlgorithm",
+        "SearchResult",
+        "SearchSpace",
+        "SearchTask",
+        "SerialExecutor",
+        "build_search",
+        "search_subnets",
+    ),
     "tracing": ("BackwardTracer", "ForwardTracer", "ImageClassifierPseudoLoss", "ModuleGraph", "SumPseudoLoss"),
     "units": (
         "Channel",
@@ -164,6 +184,7 @@ if TYPE_CHECKING:  # what type checkers and editors see
         GroupFisherChannelMutator,
         SlimmableChannelMutator,
         find_mutator,
+        supernet_hash,
     )
     from lightning_channels.pruning import PruneEvent, Pruner, build_schedule, parse_target
     from lightning_channels.recalibration import recalibrate_batch_norm, recalibrated
@@ -174,11 +195,25 @@ if TYPE_CHECKING:  # what type checkers and editors see
         MUTATORS,
         SAMPLERS,
         SCHEDULES,
+        SEARCHES,
         TRACERS,
         UNITS,
         build,
     )
     from lightning_channels.resources import LatencyModel, ResourceCounter, Resources, ResourceTable, count_resources
+    from lightning_channels.search import (
+        Candidate,
+        EvolutionSearch,
+        GreedySearch,
+        RandomSearch,
+        SearchAlgorithm,
+        SearchResult,
+        SearchSpace,
+        SearchTask,
+        SerialExecutor,
+        build_search,
+        search_subnets,
+    )
     from lightning_channels.tracing import (
         BackwardTracer,
         ForwardTracer,

@@ -34,12 +34,13 @@ def is_number(value: object) -> TypeGuard[int | float]:
     return is_int(value) or (isinstance(value, float) and math.isfinite(value))
 
 
-def to_plain(value: Any, where: str = "config") -> Any:
+def to_plain(value: Any, where: str = "config", max_values: int = _MAX_VALUES) -> Any:
     """Copy nested data into dicts, lists and scalars.
 
     Args:
         value: Dicts, lists, tuples, scalars, paths, OmegaConf containers (resolved).
         where: Name of the value, for messages.
+        max_values: How many values it may hold.
 
     Returns:
         The same data as ``dict``, ``list``, ``str``, ``int``, ``float``, ``bool`` and ``None`` alone.
@@ -48,21 +49,21 @@ def to_plain(value: Any, where: str = "config") -> Any:
         ConfigError: If something else is in it, if a number is not finite or has more than 64 bits, or if it is nested
             too deeply or too large; what is in it twice counts twice.
     """
-    return _Copy(where).of(value, ())
+    return _Copy(where, max_values).of(value, ())
 
 
 class _Copy:
     """One copy: counts what it holds."""
 
-    def __init__(self, where: str) -> None:
+    def __init__(self, where: str, max_values: int) -> None:
         self._where = where
-        self._left = _MAX_VALUES
+        self._most = self._left = max_values
 
     def of(self, value: Any, path: tuple[Any, ...]) -> Any:
         """Copy what is at a path."""
         self._left -= 1
         if self._left < 0:
-            raise ConfigError(f"{self._where} holds more than {_MAX_VALUES:,} values")
+            raise ConfigError(f"{self._where} holds more than {self._most:,} values")
         if len(path) > _MAX_DEPTH:
             raise ConfigError(f"{self._where} is nested more than {_MAX_DEPTH} levels deep")
         if type(value) in _SCALARS:
@@ -101,37 +102,42 @@ class _Copy:
         return self._where + "".join(f"[{part!r}]" for part in path)
 
 
-def read_file(path: str | os.PathLike[str]) -> Any:
+def read_file(path: str | os.PathLike[str], *, max_bytes: int = _MAX_BYTES, max_values: int = _MAX_VALUES) -> Any:
     """Read a YAML or JSON file as plain data; nothing in it is imported or run.
 
+    Args:
+        path: The file.
+        max_bytes: How large it may be; widths and units take less than the default of 16 MiB.
+        max_values: How many values it may hold.
+
     Raises:
-        ConfigError: If the file is missing, has another ending, is larger than 16 MiB or doesn't parse; YAML tags, keys
+        ConfigError: If the file is missing, has another ending, is larger than that or doesn't parse; YAML tags, keys
             that are there twice, and aliases that make far more of a file than is in it, are refused.
     """
     path = Path(path)
     if path.suffix not in (".yaml", ".yml", ".json"):
         raise ConfigError(f"{path} must be a .yaml, .yml or .json file")
     try:
-        text = _text_of(path)
+        text = _text_of(path, max_bytes)
     except OSError as error:
         raise ConfigError(f"cannot read {path}: {error.strerror or error}") from error
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path} is not a text file in UTF-8: {error}") from error
     try:
-        data = parse_json(text) if path.suffix == ".json" else parse_yaml(text, _MAX_DEPTH, _MAX_VALUES)
+        data = parse_json(text) if path.suffix == ".json" else parse_yaml(text, _MAX_DEPTH, max_values)
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         message = " ".join(str(error).split())
         raise ConfigError(f"{path} is not valid {path.suffix[1:].upper()}: {message}") from error
-    return to_plain(data, str(path))
+    return to_plain(data, str(path), max_values)
 
 
-def _text_of(path: Path) -> str:
+def _text_of(path: Path, max_bytes: int) -> str:
     if path.exists() and not path.is_file():  # a device or a pipe has no end
         raise ConfigError(f"cannot read {path}: it is no regular file")
     with path.open("rb") as file:
-        content = file.read(_MAX_BYTES + 1)
-    if len(content) > _MAX_BYTES:
-        raise ConfigError(f"{path} is larger than {_MAX_BYTES >> 20} MiB, which no file of widths or units is")
+        content = file.read(max_bytes + 1)
+    if len(content) > max_bytes:
+        raise ConfigError(f"{path} is larger than {max_bytes >> 20} MiB, which no file of its kind is")
     return content.decode("utf-8")
 
 

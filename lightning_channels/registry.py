@@ -20,6 +20,7 @@ __all__ = [
     "MUTATORS",
     "SAMPLERS",
     "SCHEDULES",
+    "SEARCHES",
     "TRACERS",
     "UNITS",
     "Registry",
@@ -152,6 +153,7 @@ TRACERS: Registry[Any] = Registry("tracer", "lightning_channels.tracing")
 SAMPLERS: Registry[Any] = Registry("sampler", "lightning_channels.samplers")
 CRITERIA: Registry[Any] = Registry("criterion", "lightning_channels.criteria")
 SCHEDULES: Registry[Any] = Registry("schedule", "lightning_channels.pruning")
+SEARCHES: Registry[Any] = Registry("search algorithm", "lightning_channels.search")
 LOSS_CALCULATORS: Registry[Any] = Registry("loss calculator", "lightning_channels.tracing")
 
 

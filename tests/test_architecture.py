@@ -26,6 +26,7 @@ LAYERS = [
     ("mutators",),
     ("resources", "criteria", "export", "inactive", "recalibration", "samplers", "distillation"),
     ("pruning",),
+    ("search",),
     ("_config",),
     ("callbacks",),
     ("cli",),

@@ -1,4 +1,4 @@
-"""Setting choices for a while and putting back exactly what was active."""
+"""Which choices evaluation runs at, from what users write."""
 
 from __future__ import annotations
 
@@ -7,8 +7,7 @@ from collections.abc import Mapping
 from typing import Any, TypeAlias
 
 from lightning_channels.errors import ConfigError, did_you_mean
-from lightning_channels.mutables import batch_update
-from lightning_channels.mutators import ChannelMutator
+from lightning_channels.mutators.held import Held
 from lightning_channels.samplers import Choices, read_choices
 
 __all__ = ["EvalChoices", "Held", "read_eval_choices"]
@@ -34,19 +33,3 @@ def read_eval_choices(value: Any) -> EvalChoices:
         f"eval_choices must be one of {', '.join(_NAMES)}, a dict of choices or the path of such a file, "
         f"got {value!r}{hint}"
     )
-
-
-class Held:
-    """What is active now, to be put back later: choices, or arbitrary channels that were kept by hand."""
-
-    def __init__(self, mutator: ChannelMutator) -> None:
-        self._mutator = mutator
-        mutables = [unit.mutable_channel for unit in mutator.mutable_units]
-        self._held = [(mutable, mutable.snapshot()) for mutable in mutables]
-
-    def put_back(self) -> None:
-        """Activate the same channels again."""
-        with batch_update():
-            for mutable, snapshot in self._held:
-                mutable.put_back(snapshot)
-        self._mutator.widths_changed()

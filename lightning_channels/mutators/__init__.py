@@ -4,6 +4,7 @@ from lightning_channels.mutators.channel_mutator import ChannelMutator, find_mut
 from lightning_channels.mutators.group_fisher import GroupFisherChannelMutator
 from lightning_channels.mutators.report import Report, UnitReport
 from lightning_channels.mutators.slimmable import SlimmableChannelMutator
+from lightning_channels.mutators.supernet import supernet_hash
 
 __all__ = [
     "ChannelMutator",
@@ -12,4 +13,5 @@ __all__ = [
     "SlimmableChannelMutator",
     "UnitReport",
     "find_mutator",
+    "supernet_hash",
 ]

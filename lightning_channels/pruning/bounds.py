@@ -13,7 +13,7 @@ from lightning_channels._patterns import first_matches
 from lightning_channels._plain import is_int, is_number
 from lightning_channels.errors import ChoiceError, ConfigError
 
-__all__ = ["Bounds", "Width", "WidthsLike", "bounds_of", "check_ignore", "check_widths"]
+__all__ = ["Bounds", "Width", "WidthsLike", "allowed_numbers", "bounds_of", "check_ignore", "check_widths"]
 
 Width: TypeAlias = "int | float"
 WidthsLike: TypeAlias = "Width | Mapping[str, Width]"
@@ -117,7 +117,7 @@ def bounds_of(
     by_given = first_matches(given, names, "the scope's")
     found: list[Bounds] = []
     for unit, low, ignored, width in zip(units, by_floor, by_ignore, by_given, strict=True):
-        allowed = _allowed(unit)
+        allowed = allowed_numbers(unit)
         least = _at_least(allowed, 1 if low is None else floor[low], unit.num_channels)
         number = None if width is None else _nearest(allowed, _number(given[width], unit.num_channels))
         found.append(Bounds(unit, allowed, least, number, ignored is not None))
@@ -128,8 +128,8 @@ def _number(width: Width, num_channels: int) -> float:
     return width if is_int(width) else width * num_channels
 
 
-def _allowed(unit: Any) -> Tensor:
-    """All numbers of channels that a unit takes as they are."""
+def allowed_numbers(unit: Any) -> Tensor:
+    """All numbers of channels that a unit takes as they are; int64, ascending."""
     numbers = range(unit.groups, unit.num_channels + 1, unit.groups)
     return torch.tensor([number for number in numbers if _allows(unit, number)], dtype=torch.int64)
 
