@@ -6,17 +6,25 @@ so that ``--help`` answers at once.
 
 from __future__ import annotations
 
+import os
 import sys
 import traceback
 from collections.abc import Sequence
 
-from lightning_channels.cli import _eval, _export, _report, _resources, _units
+from lightning_channels.cli import _eval, _export, _report, _resources, _search, _units
 from lightning_channels.cli._arguments import PROGRAM, Commands, Parser, parse
 from lightning_channels.cli._interrupt import Interrupted, interruptible
 
 __all__ = ["main"]
 
-_COMMANDS = {"units": _units, "resources": _resources, "eval": _eval, "export": _export, "report": _report}
+_COMMANDS = {
+    "units": _units,
+    "resources": _resources,
+    "search": _search,
+    "eval": _eval,
+    "export": _export,
+    "report": _report,
+}
 
 _TEXT = """\
 Channel pruning for PyTorch Lightning: look at a model's channels, and take a trained supernet from the search for its
@@ -68,15 +76,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         if code == 1:
             traceback.print_exc()
         said = " ".join(str(error).split())
-        print(f"{PROGRAM}: error: {said if code != 1 else f'{type(error).__name__}: {said}'}", file=sys.stderr)
+        if code == 1 or os.environ.get("RANK", "0") == "0":  # of torchrun's processes one tells what all of them found
+            print(f"{PROGRAM}: error: {said if code != 1 else f'{type(error).__name__}: {said}'}", file=sys.stderr)
         return code
     return 0
 
 
 def _exit_code(error: Exception) -> int:
     """1 for what nobody thought of: a fault of ours, or something that the user's own code raised."""
-    from lightning_channels.errors import ChannelsError
+    from lightning_channels.errors import ChannelsError, LimitError
 
     # Lightning isn't imported to ask for the class of its own that means the same
+    if isinstance(error, LimitError):
+        return 3
     refused = isinstance(error, (ChannelsError, OSError)) or type(error).__name__ == "MisconfigurationException"
     return 2 if refused else 1

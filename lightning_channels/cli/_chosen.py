@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from argparse import Namespace
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import NamedTuple
 
 from lightning_channels.errors import ConfigError, did_you_mean
 from lightning_channels.mutators import ChannelMutator
 from lightning_channels.samplers import Choices, choices_at, read_choices
+from lightning_channels.search import SearchResult
 
 __all__ = ["Chosen", "Subnet"]
 
@@ -27,6 +28,9 @@ class Subnet(NamedTuple):
 class Chosen:
     """What ``--choices``, ``--width`` and ``--search`` ask for; files are read when it is made.
 
+    Attributes:
+        search: The search whose candidates are among them.
+
     Args:
         arguments: Of the command line.
 
@@ -37,6 +41,10 @@ class Chosen:
     def __init__(self, arguments: Namespace) -> None:
         self._files = [(path, read_choices(path)) for path in _listed(arguments.choices)]
         self._widths = [_checked(width) for width in _listed(arguments.width)]
+        self.search = None if arguments.search is None else SearchResult.load(arguments.search)
+        self._pick = arguments.pick
+        if self.search is None and self._pick is not None:
+            raise ConfigError("--pick says which candidate of a search, and there is no --search")
 
     def all(self, mutator: ChannelMutator) -> list[Subnet]:
         """Each of them, in the order of the options; those that are active where there are none.
@@ -51,8 +59,16 @@ class Chosen:
         return found or [Subnet("current", current)]
 
     def one(self, mutator: ChannelMutator) -> Subnet:
-        """The only one."""
-        return self.all(mutator)[0]
+        """The only one.
+
+        Raises:
+            ChoiceError: If it doesn't fit the model.
+            ConfigError: If there are several.
+        """
+        found = self.all(mutator)
+        if len(found) > 1:
+            raise ConfigError(f"one subnet is needed, and --pick {self._pick} are {len(found)}; give the index of one")
+        return found[0]
 
     def _found(self, mutator: ChannelMutator) -> Iterator[Subnet]:
         for path, choices in self._files:
@@ -60,6 +76,23 @@ class Chosen:
         for width in self._widths:
             whole = isinstance(width, str)
             yield Subnet(str(width), mutator.sample_choices(str(width)) if whole else choices_at(mutator, float(width)))
+        if self.search is not None:
+            self.search.check(mutator)
+            for at in _picked(self.search, self._pick):
+                candidate = self.search.candidates[at]
+                yield Subnet(f"candidate {at}", candidate.choices, candidate.metrics)
+
+
+def _picked(search: SearchResult, pick: str | None) -> Sequence[int]:
+    """The indices of the candidates that ``--pick`` says."""
+    named = {None: [search.best_index], "best": [search.best_index], "front": search.front_indices}
+    if pick in named:
+        return named[pick]
+    if pick is not None and pick.isdecimal() and int(pick) < len(search.candidates):
+        return [int(pick)]
+    last = len(search.candidates) - 1
+    hint = did_you_mean(pick, ("best", "front"))
+    raise ConfigError(f"--pick must be best, front or the index of a candidate, 0 to {last}, got {pick}{hint}")
 
 
 def _listed(given: str | list[str] | None) -> list[str]:

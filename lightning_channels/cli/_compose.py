@@ -17,7 +17,7 @@ from lightning_channels._config import config_dir
 from lightning_channels._plain import read_file, to_plain
 from lightning_channels.errors import ConfigError, did_you_mean
 
-__all__ = ["Recipe", "composed", "composed_run", "is_config_name"]
+__all__ = ["Recipe", "composed", "composed_run", "group_of", "is_config_name", "search_settings"]
 
 _PRIMARY = "train"
 _WITHOUT_MODEL = "~model"
@@ -62,7 +62,7 @@ def composed(source: str, overrides: Sequence[str]) -> Recipe:
     names = sorted(path.relative_to(config_dir()).with_suffix("").as_posix() for path in files)
     without_group = any(name.endswith(f"/{source}") for name in names)
     if "." in source and "/" not in source and not without_group:
-        settings = [item for item in overrides if _group_of(item) in _GROUPS]
+        settings = [item for item in overrides if group_of(item) in _GROUPS]
         arguments = [item for item in overrides if item not in settings]
         return Recipe(_compose(config_dir(), _PRIMARY, [_WITHOUT_MODEL, *settings]), source, arguments)
     raise ConfigError(
@@ -81,16 +81,42 @@ def composed_run(path: Path, overrides: Sequence[str]) -> Recipe:
     Raises:
         ConfigError: If it isn't a mapping, or if it doesn't compose.
     """
-    content = _mapping(path, path)
+    return Recipe(_filled(_changed(_mapping(path, path), overrides, str(path))))
+
+
+def search_settings(config: Mapping[str, Any], algorithm: str | None, overrides: Sequence[str]) -> dict[str, Any]:
+    """What a config and overrides say of the algorithm of a search.
+
+    Args:
+        config: Perhaps with a group ``search``.
+        algorithm: Its name, which goes before what the config says; evolution where neither says it.
+        overrides: ``search=NAME``, and its arguments as ``search.NAME=VALUE``.
+
+    Raises:
+        ConfigError: If they don't compose.
+    """
+    given = to_plain(config.get("search") or {}, "search")
+    named = [item.partition("=")[2] for item in overrides if item.startswith("search=")]
+    name = algorithm or (named[-1] if named else None) or (None if "type" in given else "evolution")
+    items = [item if item.startswith("+") else f"++{item}" for item in overrides if not item.startswith("search=")]
+    if name is not None and not (config_dir() / "search" / f"{name}.yaml").is_file():
+        given = {"type": name}  # registered by the user
+    elif name is not None:
+        items.insert(0, f"search={name}")
+    return dict(to_plain(_changed({"search": given}, items, "search")["search"], "search"))
+
+
+def _changed(content: dict[str, Any], overrides: Sequence[str], of: str) -> Mapping[str, Any]:
+    """Overrides on a config that is composed already, and so has no list of defaults."""
     items = []
     for item in overrides:
         name, _, option = item.partition("=")
         if (config_dir() / name / f"{option}.yaml").is_file():
             content.pop(name, None)
-            item = f"+{item}"  # a config that is composed already has no list of defaults
+            item = f"+{item}"
         items.append(item)
     ConfigStore.instance().store(name=_GIVEN, node=content)
-    return Recipe(_filled(_compose(config_dir(), _GIVEN, items, of=str(path))))
+    return _compose(config_dir(), _GIVEN, items, of=of)
 
 
 def _compose(folder: Path, name: str, overrides: Sequence[str], of: str | None = None) -> Mapping[str, Any]:
@@ -193,5 +219,6 @@ def _filled(config: Mapping[str, Any]) -> Mapping[str, Any]:
     return ChainMap(filled, config)  # type: ignore[arg-type]  # which is only read
 
 
-def _group_of(override: str) -> str:
+def group_of(override: str) -> str:
+    """The group that an override changes something in."""
     return override.lstrip("+~").split("=")[0].split(".")[0].split("@")[0]

@@ -16,7 +16,7 @@ from lightning_channels._files import replacing
 from lightning_channels._progress import told
 from lightning_channels.errors import ConfigError
 
-__all__ = ["is_first", "say", "shown", "to_json", "undisturbed", "write"]
+__all__ = ["is_first", "say", "shown", "to_json", "undisturbed", "wants_bar", "write"]
 
 
 def is_first() -> bool:
@@ -40,9 +40,13 @@ def undisturbed() -> Iterator[None]:
 @contextmanager
 def shown(arguments: Namespace, what: str, total: int | None) -> Iterator[Callable[[], object]]:
     """A bar on stderr, where somebody looks at it; yields what is to be called after each subnet."""
-    wanted = sys.stderr.isatty() if arguments.progress is None else arguments.progress
-    with told(wanted and is_first(), what, total, "subnet") as step:
+    with told(wants_bar(arguments), what, total, "subnet") as step:
         yield step
+
+
+def wants_bar(arguments: Namespace) -> bool:
+    """Whether a bar is to be shown."""
+    return is_first() and bool(sys.stderr.isatty() if arguments.progress is None else arguments.progress)
 
 
 def say(message: str) -> None:

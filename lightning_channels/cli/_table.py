@@ -3,26 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import TypeAlias
 
 from lightning_channels.resources.tables import aligned, short
 
-__all__ = ["subnet_table"]
+__all__ = ["Row", "subnet_table"]
 
 _COSTS = {"macs": "MACs", "params": "parameters", "latency_ms": "latency"}
 
 
-def subnet_table(
-    rows: Sequence[tuple[str, Mapping[str, float], Mapping[str, float]]], extra: Sequence[str] = ()
-) -> str:
+Row: TypeAlias = tuple[str, Mapping[str, float], Mapping[str, float]]
+"""Name, resources, metrics."""
+
+
+def subnet_table(rows: Sequence[Row], extra: Sequence[str] = (), what: str = "subnet") -> str:
     """A line for each subnet.
 
     Args:
-        rows: Name, resources, metrics.
+        rows: What it tells of each.
         extra: Other resources to show.
+        what: What the names are of.
     """
     costs = [name for name in dict.fromkeys([*_COSTS, *extra]) if any(name in resources for _, resources, _ in rows)]
     metrics = list(dict.fromkeys(name for _, _, found in rows for name in found))
-    head = ["subnet", *(_COSTS.get(name, name) for name in costs), *metrics]
+    head = [what, *(_COSTS.get(name, name) for name in costs), *metrics]
     cells = [
         [
             name,
