@@ -82,10 +82,12 @@ def run(arguments: Namespace) -> None:
     from lightning_channels.cli._interrupt import Interrupted
     from lightning_channels.cli._output import is_first, say, to_json, undisturbed, wants_bar, write
     from lightning_channels.cli._supernet import supernet
+    from lightning_channels.errors import ConfigError
     from lightning_channels.search import SearchSpace, search
 
-    limits = _limits(arguments.limit)
-    mode = _checked_mode(arguments)
+    limits, mode = _limits(arguments.limit), _checked_mode(arguments)
+    if arguments.output_path is not None and not arguments.output_path.endswith(".json"):
+        raise ConfigError(f"what a search found is written as JSON; {arguments.output_path} must end in .json")
     own = [item for item in arguments.overrides if group_of(item) == "search"]
     arguments.overrides = [item for item in arguments.overrides if item not in own]
     net = supernet(arguments, with_data=True)

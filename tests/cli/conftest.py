@@ -3,6 +3,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import yaml
 
 from lightning_channels.cli import main
 from tests.examples.app import TINY, run_example
@@ -32,3 +33,13 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     done = run_example("train.py", *TINY, *settings, cwd=folder)
     assert done.returncode == 0, done.stderr
     return folder / "run"
+
+
+@pytest.fixture
+def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The config of a user's own module and data, in the current folder."""
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "mine.yaml"
+    config = {"module": {"_target_": "tests.cli.mine.Mine"}, "datamodule": {"_target_": "tests.cli.mine.Data"}}
+    path.write_text(yaml.safe_dump({**config, "trainer": {"accelerator": "cpu"}}))
+    return path

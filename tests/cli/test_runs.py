@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 import torch
-import yaml
 
 STEM = "stem.0_(0, 8)_8"
 MODEL = ["model/digits_resnet", "model.widths=[8,8,8]"]
@@ -123,59 +122,6 @@ def strip(checkpoint: dict[str, Any]) -> None:
     """Leave what save_weights_only=True leaves."""
     for key in ("callbacks", "optimizer_states", "lr_schedulers", "loops"):
         checkpoint.pop(key, None)
-
-
-MINE = """
-import lightning as L
-import torch
-from torch import nn
-from torch.utils.data import DataLoader, TensorDataset
-
-
-class Mine(L.LightningModule):
-    def __init__(self, hidden=12):
-        super().__init__()
-        self.encoder = nn.Sequential(nn.Linear(6, hidden), nn.BatchNorm1d(hidden), nn.ReLU(), nn.Linear(hidden, 3))
-
-    def forward(self, x):
-        return self.encoder(x)
-
-    def training_step(self, batch, batch_idx):
-        return nn.functional.cross_entropy(self(batch[0]), batch[1])
-
-    def validation_step(self, batch, batch_idx):
-        logits = self(batch[0])
-        self.log("val_loss", nn.functional.cross_entropy(logits, batch[1]))
-        self.log("val_acc", (logits.argmax(1) == batch[1]).float().mean())
-
-    def configure_optimizers(self):
-        return torch.optim.SGD(self.parameters(), lr=0.1)
-
-
-class Data(L.LightningDataModule):
-    def setup(self, stage):
-        x = torch.randn(64, 6, generator=torch.Generator().manual_seed(0))
-        self.set = TensorDataset(x, x[:, :3].argmax(1))
-
-    def train_dataloader(self):
-        return DataLoader(self.set, 16, shuffle=True)
-
-    def val_dataloader(self):
-        return DataLoader(self.set, 16)
-"""
-
-
-@pytest.fixture
-def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A user's module and data, and a config that names them."""
-    name = f"mine_{abs(hash(tmp_path))}"
-    (tmp_path / f"{name}.py").write_text(MINE)
-    monkeypatch.chdir(tmp_path)
-    path = tmp_path / "mine.yaml"
-    path.write_text(
-        yaml.safe_dump({"module": {"_target_": f"{name}.Mine"}, "datamodule": {"_target_": f"{name}.Data"}})
-    )
-    return path
 
 
 def test_a_users_own_module_is_traced_with_its_data(cli, own: Path) -> None:
