@@ -82,8 +82,8 @@ class RankExecutor:
             differ = [key for key, value in found[0].items() if other.get(key) != value]
             if differ:
                 raise ConfigError(
-                    f"the ranks don't search for the same: rank {rank} has other {differ[0]} than rank 0. Give each rank "
-                    "the same space, arguments and weights"
+                    f"the ranks don't search for the same: rank {rank} has other {differ[0]} than rank 0. Give each "
+                    "rank the same space, arguments and weights"
                 )
 
     def _of_all(self, value: Any) -> list[Any]:

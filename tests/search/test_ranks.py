@@ -90,7 +90,9 @@ def test_ranks_that_differ_are_refused(found: Found, what: str, message: str) ->
 
 
 def test_without_other_processes() -> None:
-    with pytest.raises(ConfigError, match="there is neither a process group nor RANK, WORLD_SIZE, .*Start the program"):
+    with pytest.raises(
+        ConfigError, match=r"there is neither a process group nor RANK, WORLD_SIZE, .*Start the program"
+    ):
         RankExecutor()
     with pytest.raises(ConfigError, match="per_rank must be a whole number of at least 1, got 0"):
         RankExecutor(per_rank=0)
