@@ -8,6 +8,7 @@ from typing import Any
 
 from lightning.pytorch import LightningModule
 from torch import nn
+from torch.utils.data import DataLoader
 
 from lightning_channels._modules import is_sharded
 from lightning_channels._plain import is_int
@@ -121,7 +122,7 @@ class SubnetEvaluator:
         """
         with self._as_before():
             self._open()
-            loaders = self._validation.loaders()
+            loaders = [loader for loader in self._validation.loaders() if isinstance(loader, DataLoader)]
             with preserve_rng(*(generator for loader in loaders for generator in generators_of(loader))):
                 self.mutator.set_choices(choices)
                 seed_anew(self.seed, 0)

@@ -79,6 +79,21 @@ def measured(net: nn.Module, batches: int = 6) -> tuple[float, float]:
     return F.cross_entropy(logits, labels).item(), (logits.argmax(1) == labels).float().mean().item()
 
 
+class Own:
+    """A loader that isn't torch's."""
+
+    def __iter__(self) -> Any:
+        return iter(DATA)
+
+
+@pytest.mark.parametrize("kind", [Own, list])
+def test_a_loader_of_any_kind(net: Any, kind: Any) -> None:
+    module, _ = net
+    given = Own() if kind is Own else [DATA]  # Lightning takes a list for several loaders
+    metrics = SubnetEvaluator(CPU, module, dataloaders=given, batches=2)(SMALL)
+    assert metrics == SubnetEvaluator(CPU, module, dataloaders=loader(shuffle=False), batches=2)(SMALL)
+
+
 @pytest.mark.parametrize("batches", [None, 2])
 def test_metrics_are_those_of_the_exported_subnet(net: Any, batches: int | None) -> None:
     module, mutator = net
