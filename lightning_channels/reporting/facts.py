@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import math
 import platform
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -13,7 +13,7 @@ import lightning_channels
 from lightning_channels._modules import named_modules_of
 from lightning_channels.dynamic_ops.factory import plain_class
 from lightning_channels.mutators import ChannelMutator
-from lightning_channels.mutators.report import Report, UnitReport
+from lightning_channels.mutators.report import Report
 from lightning_channels.mutators.report_table import place, proof_line, told
 from lightning_channels.pruning.bounds import bounds_of
 from lightning_channels.reporting.placing import place_units
@@ -56,7 +56,7 @@ def gather(mutator: ChannelMutator) -> dict[str, Any]:
 
 
 def ranges(numbers: Iterable[int]) -> str:
-    """Ascending numbers with runs drawn together: ``0–3, 7``."""
+    """Ascending numbers with runs drawn together."""
     runs: list[list[int]] = []
     for number in numbers:
         if runs and number == runs[-1][1] + 1:
@@ -106,8 +106,7 @@ def _units(
             "inexact": None if unit.exact or not unit.is_mutable else found.inexact,
             "params": found.params,
             "saved": saved.get(unit.name),
-            "written": _labels(unit, True),
-            "read": _labels(unit, False),
+            **_places(unit),
             "reason": told(found),
             "place": place(found.op, [found.module], found.line) if found.op else "",
         }
@@ -133,7 +132,7 @@ def _widths(units: Sequence[MutableChannelUnit]) -> dict[str, str]:
 
 
 def _summed_up(numbers: Sequence[int]) -> str:
-    steps = {after - before for before, after in zip(numbers, numbers[1:], strict=False)}
+    steps = {after - before for before, after in pairwise(numbers)}
     if len(steps) == 1 and len(numbers) > 4:
         step = steps.pop()
         return f"{numbers[0]} to {numbers[-1]}" + (f" by {step}" if step > 1 else "")
@@ -142,9 +141,14 @@ def _summed_up(numbers: Sequence[int]) -> str:
     return f"{numbers[0]} to {numbers[-1]}, {len(numbers)} of them"
 
 
-def _labels(unit: MutableChannelUnit, written: bool) -> list[str]:
-    """The modules that write a unit's channels, or that read them."""
-    return list(dict.fromkeys(channel.label for channel in (unit.output_related if written else unit.input_related)))
+def _places(unit: MutableChannelUnit) -> dict[str, list[str]]:
+    """The modules that write a unit's channels, those that read them, and those that they pass through, as norms."""
+    written, read = (dict.fromkeys(c.label for c in side) for side in (unit.output_related, unit.input_related))
+    return {
+        "written": [label for label in written if label not in read],
+        "read": [label for label in read if label not in written],
+        "through": [label for label in written if label in read],
+    }
 
 
 def _graph(count: int, wires: Sequence[Wire]) -> dict[str, Any]:
@@ -159,8 +163,3 @@ def _graph(count: int, wires: Sequence[Wire]) -> dict[str, Any]:
             for wire, path in zip(wires, drawing.paths, strict=True)
         ],
     }
-
-
-def finite(value: Mapping[str, float]) -> dict[str, float | None]:
-    """Numbers by name as JSON can hold them: ``None`` for what is none or infinite."""
-    return {name: float(number) if math.isfinite(number) else None for name, number in value.items()}

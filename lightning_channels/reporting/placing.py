@@ -1,4 +1,4 @@
-"""Where each unit stands in the picture: in rows, the way through the network straight down, what hangs on it beside."""
+"""Where each unit stands in the picture: the way through the network straight down, what hangs on it beside it."""
 
 from __future__ import annotations
 

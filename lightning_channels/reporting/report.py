@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from lightning_channels._files import replacing
 from lightning_channels.errors import ConfigError
@@ -12,9 +11,7 @@ from lightning_channels.mutators import ChannelMutator
 from lightning_channels.reporting.facts import gather
 from lightning_channels.reporting.found import gather_search
 from lightning_channels.reporting.page import write_page
-
-if TYPE_CHECKING:
-    from lightning_channels.search import SearchResult
+from lightning_channels.search import SearchResult
 
 __all__ = ["render_report", "save_report"]
 
@@ -27,7 +24,7 @@ def render_report(mutator: ChannelMutator, *, search: SearchResult | None = None
 
     Args:
         mutator: A prepared mutator. Its current choices are what the page calls "now"; nothing is set.
-        search: What :func:`lightning_channels.search` found on this model.
+        search: What :func:`lightning_channels.search_subnets` found on this model.
         title: The page's heading; the model's class by default.
 
     Returns:

@@ -1,15 +1,15 @@
-const RESOURCES = {
-  macs: "MACs",
-  flops: "FLOPs",
-  params: "parameters",
-  activations: "activations",
-  latency_ms: "latency in ms",
-};
+// name → what it is called, in text and at the head of a narrow column
+const RESOURCES = new Map([
+  ["macs", ["MACs", "MACs"]],
+  ["flops", ["FLOPs", "FLOPs"]],
+  ["params", ["parameters", "params"]],
+  ["activations", ["activations", "activ."]],
+  ["latency_ms", ["latency in ms", "ms"]],
+]);
 
-const SHORT = { params: "params", activations: "activ.", latency_ms: "ms" };
-
-const headOf = (resource) => SHORT[resource] || nameOf(resource);
-const nameOf = (resource) => RESOURCES[resource] || resource;
+const nameOf = (resource) => (RESOURCES.get(resource) || [resource])[0];
+const headOf = (resource) => (RESOURCES.get(resource) || [resource, resource])[1];
+const part = (numbers, name) => (Object.hasOwn(numbers, name) ? numbers[name] : null);
 const isNumber = (value) => typeof value === "number" && Number.isFinite(value);
 
 // 4133000000 → "4.13 G"

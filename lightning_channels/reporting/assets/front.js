@@ -3,11 +3,13 @@ function makeFront(search, onPick) {
   const WIDTH = 760;
   const HEIGHT = 380;
   const EDGE = { left: 64, right: 20, top: 16, bottom: 48 };
-  const known = (part) => [...new Set(search.candidates.flatMap((candidate) => Object.keys(candidate[part])))];
+  const known = (kind) => [...new Set(search.candidates.flatMap((candidate) => Object.keys(candidate[kind])))];
+  const score = (place) => part(search.candidates[place].metrics, state.y);
+  const cost = (place) => part(search.candidates[place].resources, state.x);
   const resources = known("resources");
   const metrics = [search.metric, ...known("metrics").filter((name) => name !== search.metric)];
   const holder = el("div", { class: "scroll plot" });
-  const state = { x: search.objectives && search.objectives.length ? search.objectives[0] : resources[0], y: search.metric, chosen: null };
+  const state = { x: search.objectives[0] || Object.keys(search.limits)[0] || resources[0], y: search.metric, chosen: null };
   let points = [];
 
   const choose = (id, label, names, now, set) =>
@@ -25,14 +27,15 @@ function makeFront(search, onPick) {
   const xs = choose("front-x", "Against", resources, state.x, (name) => { state.x = name; });
   const ys = choose("front-y", "Show", metrics, state.y, (name) => { state.y = name; });
 
-  // More is better, but for the metric of a search that looks for the least.
-  const isLess = () => state.y === search.metric && search.mode === "min";
+  const within = (place) =>
+    Object.entries(search.limits).every(([name, most]) => !(part(search.candidates[place].resources, name) > most * (1 + 1e-9)));
 
-  // Candidates that nothing cheaper equals: from left to right each is better than all before it.
+  // Candidates that nothing cheaper equals: from left to right each is better than all before it. Of another metric than
+  // the search's it isn't known which way is better.
   function frontOf(places) {
-    const value = (place) => search.candidates[place].metrics[state.y] * (isLess() ? -1 : 1);
-    const cost = (place) => search.candidates[place].resources[state.x];
-    const order = [...places].sort((a, b) => cost(a) - cost(b) || value(b) - value(a) || a - b);
+    if (state.y !== search.metric) return [];
+    const value = (place) => score(place) * (search.mode === "min" ? -1 : 1);
+    const order = places.filter(within).sort((a, b) => cost(a) - cost(b) || value(b) - value(a) || a - b);
     const front = [];
     for (const place of order) {
       if (!front.length || value(place) > value(front[front.length - 1])) front.push(place);
@@ -43,7 +46,7 @@ function makeFront(search, onPick) {
   function shown() {
     return search.candidates
       .map((_, place) => place)
-      .filter((place) => isNumber(search.candidates[place].metrics[state.y]) && isNumber(search.candidates[place].resources[state.x]));
+      .filter((place) => isNumber(score(place)) && isNumber(cost(place)));
   }
 
   function draw() {
@@ -54,9 +57,9 @@ function makeFront(search, onPick) {
       holder.replaceChildren(el("p", {}, "No candidate has both numbers."));
       return;
     }
-    const x = scale(places.map((place) => search.candidates[place].resources[state.x]), EDGE.left, WIDTH - EDGE.right);
-    const y = scale(places.map((place) => search.candidates[place].metrics[state.y]), HEIGHT - EDGE.bottom, EDGE.top);
-    const at = (place) => [x.at(search.candidates[place].resources[state.x]), y.at(search.candidates[place].metrics[state.y])];
+    const x = scale(places.map(cost), EDGE.left, WIDTH - EDGE.right);
+    const y = scale(places.map(score), HEIGHT - EDGE.bottom, EDGE.top);
+    const at = (place) => [x.at(cost(place)), y.at(score(place))];
     const onFront = new Set(front);
     const order = [...places].sort((a, b) => at(a)[0] - at(b)[0] || a - b);
     points = order.map((place) => pointOf(place, at(place), onFront.has(place)));
@@ -68,6 +71,7 @@ function makeFront(search, onPick) {
       "svg",
       { id: "front", viewBox: `0 0 ${WIDTH} ${HEIGHT}`, role: "group", "aria-label": `${nameOf(state.y)} against ${nameOf(state.x)}` },
       ...axes(x, y),
+      limitLine(x),
       svg("path", { class: "front-line", d: steps.join("") }),
       ...points.filter(({ place }) => !onFront.has(place)).map(({ node }) => node),
       ...points.filter(({ place }) => onFront.has(place)).map(({ node }) => node),
@@ -78,9 +82,8 @@ function makeFront(search, onPick) {
   }
 
   function pointOf(place, [cx, cy], isFront) {
-    const candidate = search.candidates[place];
-    const kind = `point${isFront ? " on-front" : ""}${place === search.best ? " best" : ""}`;
-    const label = `Candidate ${place}: ${state.y} ${plain(candidate.metrics[state.y])}, ${amount(candidate.resources[state.x])} ${nameOf(state.x)}`;
+    const kind = `point${isFront ? " on-front" : ""}${within(place) ? "" : " over"}${place === search.best ? " best" : ""}`;
+    const label = `Candidate ${place}: ${state.y} ${plain(score(place))}, ${amount(cost(place))} ${nameOf(state.x)}`;
     const node = svg("circle", { class: kind, cx, cy, r: isFront ? 5.5 : 4, role: "button", "aria-label": label, "data-candidate": place });
     node.addEventListener("click", () => onPick(place));
     tip.on(node, () => [title(place), aboutCandidate(search, place)]);
@@ -107,16 +110,28 @@ function makeFront(search, onPick) {
     return parts;
   }
 
+  function limitLine(x) {
+    const most = part(search.limits, state.x);
+    if (!isNumber(most) || x.at(most) < EDGE.left || x.at(most) > WIDTH - EDGE.right) return null;
+    return svg(
+      "g",
+      { class: "limit" },
+      svg("line", { x1: x.at(most), x2: x.at(most), y1: EDGE.top, y2: HEIGHT - EDGE.bottom }),
+      svg("text", { x: x.at(most) - 6, y: HEIGHT - EDGE.bottom - 8, "text-anchor": "end" }, "limit"),
+    );
+  }
+
   function mark(place) {
     state.chosen = place;
     for (const point of points) point.node.classList.toggle("chosen", point.place === place);
   }
 
   draw();
+  const over = search.candidates.every((_, place) => within(place)) ? [] : [["key over", "over a limit"]];
   const legend = el("p", { class: "legend" },
-    el("span", { class: "key on-front" }), "best for what it costs ",
-    el("span", { class: "key best" }), "best of the search ",
-    el("span", { class: "key" }), "other candidates");
+    ...[["key on-front", "best for what it costs"], ["key best", "best of the search"], ["key", "other candidates"], ...over].map(
+      ([kind, text]) => el("span", {}, el("span", { class: kind }), text),
+    ));
   const tools = el("div", { class: "tools" }, metrics.length > 1 ? ys : null, resources.length > 1 ? xs : null);
   return { node: el("div", {}, tools, holder, legend), mark };
 }
@@ -132,7 +147,7 @@ function aboutCandidate(search, place) {
 
 // A linear scale with round ticks and some room at both ends.
 function scale(values, from, to) {
-  let [low, high] = [Math.min(...values), Math.max(...values)];
+  let [low, high] = values.reduce(([least, most], value) => [Math.min(least, value), Math.max(most, value)], [Infinity, -Infinity]);
   const room = (high - low) * 0.06 || Math.abs(high) * 0.1 || 1;
   [low, high] = [low - room, high + room];
   const rough = (high - low) / 5;

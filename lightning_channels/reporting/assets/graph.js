@@ -32,7 +32,10 @@ function makeGraph(data, onPick) {
     else lines.push(["can't change", unit.place ? `${unit.reason}: ${unit.place}` : unit.reason]);
     if (unit.mutable) lines.push(["type", unit.type]);
     if (unit.groups > 1) lines.push(["groups", `${unit.groups}, which keep the same channels`]);
-    lines.push(["written by", listed(unit.written)], ["read by", listed(unit.read)], ["parameters", share(unit.params)]);
+    for (const [what, names] of [["written by", unit.written], ["read by", unit.read], ["through", unit.through]]) {
+      if (names.length) lines.push([what, listed(names, 3)]);
+    }
+    lines.push(["parameters", share(unit.params)]);
     return lines;
   }
 
@@ -63,7 +66,7 @@ function makeGraph(data, onPick) {
 
   const head = svg(
     "marker",
-    { id: "head", viewBox: "0 0 8 8", refX: 7, refY: 4, markerWidth: 7, markerHeight: 7, orient: "auto" },
+    { id: "head", viewBox: "0 0 8 8", refX: 7, refY: 4, markerWidth: 8, markerHeight: 8, markerUnits: "userSpaceOnUse", orient: "auto" },
     svg("path", { d: "M0 0L8 4L0 8z", class: "head" }),
   );
   const picture = svg(

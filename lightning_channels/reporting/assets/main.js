@@ -33,10 +33,9 @@
 
   function aboutSearch(search) {
     const goal = search.mode === "min" ? "least" : "most";
-    const limits = Object.entries(search.limits || {}).map(([name, value]) => `${nameOf(name)} ${isNumber(value) ? plain(value) : value}`);
+    const limits = Object.entries(search.limits).map(([name, value]) => `${amount(value)} ${nameOf(name)}`);
     const within = limits.length ? ` within ${limits.join(", ")}` : "";
-    const algorithm = typeof search.algorithm === "string" ? search.algorithm : (search.algorithm || {}).type || "";
-    return `${search.candidates.length} candidates by ${algorithm}, seed ${search.seed}, for the ${goal} ${search.metric}${within}. Choose one to see its widths in the graph below.`;
+    return `${search.candidates.length} candidates by ${search.algorithm}, seed ${search.seed}, for the ${goal} ${search.metric}${within}. Choose one to see its widths in the graph below.`;
   }
 
   function header(report) {

@@ -59,7 +59,7 @@ function makeTable(id, caption, columns, rows, { key = null, onPick = null, filt
     : null;
   const table = el("table", { id }, el("caption", {}, caption), el("thead", {}, el("tr", {}, ...headings)), body);
   const scroller = el("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": caption }, table);
-  return { node: el("div", { class: "table" }, tools, scroller), rowOf, refresh };
+  return { node: el("div", { class: "table" }, tools, scroller), rowOf };
 
   function rowOf(name) {
     const found = entries.find((entry) => key(entry.row) === name);
@@ -68,15 +68,6 @@ function makeTable(id, caption, columns, rows, { key = null, onPick = null, filt
       draw();
     }
     return found && found.node;
-  }
-
-  // Make the cells anew where what they show has changed.
-  function refresh() {
-    for (const entry of entries) {
-      const cells = columns.map((column, place) => cellOf(column, entry.row, place === 0));
-      entry.node.replaceChildren(...cells);
-    }
-    draw();
   }
 }
 

@@ -70,7 +70,7 @@ function fixedTable(data) {
 
 function candidateTable(search, onPick) {
   const rows = search.candidates.map((candidate, place) => ({ ...candidate, place }));
-  const known = (part) => [...new Set(rows.flatMap((row) => Object.keys(row[part])))];
+  const known = (kind) => [...new Set(rows.flatMap((row) => Object.keys(row[kind])))];
   const front = new Set(search.front);
   const columns = [
     { title: "candidate", number: true, value: (row) => row.place },
@@ -78,14 +78,14 @@ function candidateTable(search, onPick) {
     ...known("metrics").map((name) => ({
       title: name,
       number: true,
-      value: (row) => row.metrics[name] ?? null,
-      text: (row) => plain(row.metrics[name]),
+      value: (row) => part(row.metrics, name),
+      text: (row) => plain(part(row.metrics, name)),
     })),
     ...known("resources").map((name) => ({
       title: nameOf(name),
       number: true,
-      value: (row) => row.resources[name] ?? null,
-      text: (row) => amount(row.resources[name]),
+      value: (row) => part(row.resources, name),
+      text: (row) => amount(part(row.resources, name)),
     })),
     { title: "note", value: (row) => (row.place === search.best ? "best" : front.has(row.place) ? "on the front" : null) },
   ];
