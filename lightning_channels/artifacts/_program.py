@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import warnings
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import TracebackType
@@ -18,12 +18,15 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 from lightning_channels._modules import named_modules_of
 from lightning_channels.errors import ChannelsError, ConfigError, ExportError
+from lightning_channels.tracing.preserving import keeping_attributes
 from lightning_channels.tracing.recorder import tensors_in
-from lightning_channels.tracing.running import ExampleInputs, doubled, evaluating
+from lightning_channels.tracing.running import ExampleInputs, call, doubled, evaluating
 
-__all__ = ["Exported", "closing_in_on", "exported", "told"]
+__all__ = ["UNTRANSLATED", "Exported", "closing_in_on", "exported", "told"]
 
 _BATCH = "batch"
+UNTRANSLATED = "ConversionError"
+"""Class of the errors of operators that ONNX lacks."""
 
 
 @dataclass(slots=True)
@@ -67,13 +70,14 @@ def exported(
         for tensor in free:
             shapes[tensor] = {0: dim}
     with evaluating(model), torch.no_grad(), _quiet():
-        with closing_in_on(model, what, dynamic_batch):
+        # a model that keeps what it computes (in a cache of its own) would keep tensors that are none
+        with closing_in_on(model, what, dynamic_batch), keeping_attributes(model):
             program = torch.export.export(model, args, kwargs, dynamic_shapes=shapes)
         calls = [(args, kwargs)]
         if batched:
             grown = {id(tensor): torch.cat([tensor, tensor[:1]]) for tensor in free}
             calls.append(tree_map(lambda item: grown.get(id(item), item), (args, kwargs)))
-        runs = [(own, named, list(tensors_in(model(*own, **named)))) for own, named in calls]
+        runs = [(own, named, list(tensors_in(call(model, named or own)))) for own, named in calls]
     program.example_inputs = None  # the data of whoever exports it is no part of the model
     return Exported(program, runs, batched)
 
@@ -108,14 +112,23 @@ def _free(args: tuple[Any, ...], kwargs: dict[str, Any], what: str) -> list[Tens
 
 
 @contextmanager
-def closing_in_on(model: nn.Module, what: str, dynamic_batch: bool) -> Iterator[None]:
-    """Turn whatever is raised inside into one error that names the model and the module."""
+def closing_in_on(
+    model: nn.Module, what: str, dynamic_batch: bool, find: Callable[[Exception], str] = lambda _: ""
+) -> Iterator[None]:
+    """Turn whatever is raised inside into one error that names the model and the module.
+
+    Args:
+        model: Whose code may be running.
+        what: The function that was called.
+        dynamic_batch: Whether that is what may be given up.
+        find: Says where an error lies that none of the model's code raised.
+    """
     try:
         yield
     except ChannelsError:
         raise
     except Exception as error:
-        where = _where(error.__traceback__, model)
+        where = _where(error.__traceback__, model) or find(error)
         raise ExportError(
             f"{what}: {type(model).__name__} can't be exported{where}: {told(error)}. {_advice(error, dynamic_batch)}"
         ) from error
@@ -132,13 +145,17 @@ def _where(traceback: TracebackType | None, model: nn.Module) -> str:
     return found
 
 
-def told(error: Exception) -> str:
-    """The beginning of an error, in one line."""
+def told(error: BaseException) -> str:
+    """The beginning of an error's cause, in one line."""
+    while error.__cause__ is not None:
+        error = error.__cause__
     text = " ".join(str(error).split())
     return f"{type(error).__name__}: {text[:300]}{'…' if len(text) > 300 else ''}"
 
 
 def _advice(error: Exception, dynamic_batch: bool) -> str:
+    if type(error).__name__ == UNTRANSLATED:
+        return "ONNX, or PyTorch's translation, lacks it: write that module with other operators, or take export_pt2"
     if dynamic_batch and (f"({_BATCH})" in str(error) or "specialized" in str(error)):
         return "Its code needs this very batch: pass dynamic_batch=False for a program of that size"
     if "data-dependent" in str(error):

@@ -17,7 +17,7 @@ from lightning_channels._files import replacing
 from lightning_channels.artifacts._comparing import check_same
 from lightning_channels.artifacts._model import file_path, plain_model
 from lightning_channels.artifacts._packages import needed
-from lightning_channels.artifacts._program import Exported, closing_in_on, exported, told
+from lightning_channels.artifacts._program import UNTRANSLATED, Exported, closing_in_on, exported, told
 from lightning_channels.errors import ExportError
 from lightning_channels.tracing.running import ExampleInputs
 from lightning_channels.units.choosing import Choice
@@ -73,7 +73,7 @@ def export_onnx(
     small = plain_model(model, choices, "export_onnx")
     _refuse_large(small)
     made = exported(small, example_inputs, "export_onnx", dynamic_batch, dynamic_shapes)
-    with closing_in_on(small, "export_onnx", dynamic_batch):
+    with closing_in_on(small, "export_onnx", dynamic_batch, lambda error: _operator_at(made, error)):
         program = _translated(made, opset, input_names, output_names)
     with replacing(path) as temporary:
         program.save(temporary, external_data=False)
@@ -111,6 +111,19 @@ def _translated(
     for node in program.model.graph.all_nodes():
         node.metadata_props.pop(_TRACE, None)
     return program
+
+
+def _operator_at(made: Exported, error: Exception) -> str:
+    """The module of the operator that can't be translated: its code isn't running any more."""
+    if type(error).__name__ != UNTRANSLATED:
+        return ""
+    message = told(error)
+    for node in made.program.run_decompositions().graph.nodes:
+        schema, stack = getattr(node.target, "_schema", None), node.meta.get("nn_module_stack")
+        if schema is not None and stack and f"'{schema.name.replace('::', '.')}'" in message:
+            name, kind = list(stack.values())[-1]
+            return f" at {name!r}, a {str(kind).rpartition('.')[2]}"
+    return ""
 
 
 def _verify(file: Path, path: Path, made: Exported) -> None:

@@ -140,10 +140,11 @@ def load_weights(model: nn.Module, path: str | os.PathLike[str], subnet: str | N
         dtypes = _checked(model, path, file)
         tensors = {name: file.get_tensor(name) for name in dtypes}
     _convert(model, dtypes)
+    state = model.state_dict()  # its metadata has the versions of modules' layouts, which some ask for
     for names in _groups(model):
         (source,) = (name for name in names if name in dtypes)
-        tensors |= dict.fromkeys(names, tensors[source])
-    model.load_state_dict(tensors)
+        state.update(dict.fromkeys(names, tensors[source]))
+    model.load_state_dict(state)
 
 
 def _opened(path: Path) -> Any:
@@ -183,7 +184,7 @@ def _checked(model: nn.Module, path: Path, file: Any) -> dict[str, torch.dtype]:
         else:
             dtypes[name] = _DTYPES[kind]
     if problems:
-        more = f" and {len(problems) - _SHOWN} more" if len(problems) > _SHOWN else ""
+        more = " and others" if len(problems) > _SHOWN else ""
         raise StructureError(
             f"the weights of {path} don't fit the model: {'; '.join(problems[:_SHOWN])}{more}. Take the file that was "
             "written for this subnet, with the model that it was made from"
