@@ -12,6 +12,7 @@ from torch import nn
 from lightning_channels._plain import to_plain
 from lightning_channels.callbacks import SubnetEvaluator
 from lightning_channels.cli._supernet import Supernet
+from lightning_channels.errors import ChannelsError, ConfigError
 from lightning_channels.samplers import Choices
 
 __all__ = ["evaluator", "recalibrated_at"]
@@ -32,15 +33,20 @@ def evaluator(net: Supernet, arguments: Namespace, metric: str | None = None) ->
         ChannelsError: If an argument isn't allowed.
     """
     trainer: dict[str, Any] = to_plain(net.config.get("trainer") or {}, "trainer")
-    return SubnetEvaluator(
-        {name: trainer[name] for name in _OF_TRAINER if trainer.get(name) is not None},
-        net.module,  # type: ignore[arg-type]  # with data it is a LightningModule
-        metric,
-        datamodule=net.data,
-        batches=getattr(arguments, "batches", None),
-        recalibrate=arguments.recalibrate,
-        seed=net.config.get("seed") or 0,
-    )
+    try:
+        return SubnetEvaluator(
+            {name: trainer[name] for name in _OF_TRAINER if trainer.get(name) is not None},
+            net.module,  # type: ignore[arg-type]  # with data it is a LightningModule
+            metric,
+            datamodule=net.data,
+            batches=getattr(arguments, "batches", None),
+            recalibrate=arguments.recalibrate,
+            seed=net.config.get("seed") or 0,
+        )
+    except ChannelsError:
+        raise
+    except (TypeError, ValueError) as error:  # what Lightning says of arguments of its trainer
+        raise ConfigError(f"the config's trainer: {error}") from error
 
 
 @contextmanager

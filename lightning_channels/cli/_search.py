@@ -127,10 +127,9 @@ def _executor() -> Iterator[Any]:
         return
     import torch.distributed as dist
 
-    from lightning_channels.search.ranks import RankExecutor
+    from lightning_channels.search import RankExecutor
 
-    executor = RankExecutor()
-    yield executor
+    yield RankExecutor()
     dist.destroy_process_group()
 
 

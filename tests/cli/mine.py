@@ -32,7 +32,7 @@ class Data(L.LightningDataModule):
         self.set = TensorDataset(x, x[:, :3].argmax(1))
 
     def train_dataloader(self):
-        return DataLoader(self.set, 16, shuffle=True)
+        return DataLoader(self.set, 16)
 
     def val_dataloader(self):
         return DataLoader(self.set, 16)

@@ -82,19 +82,19 @@ def test_what_a_module_prints_stays_out_of_the_output(cli, own: Path, monkeypatc
     [
         (
             ["model/digits_resnet", "--width", "2"],
-            "--width must be max, min or a part of the channels, above 0 and up to",
+            "--width must be max, min or a part of the channels, above 0 and up",
         ),
         (["model/digits_resnet", "--width", "mxa"], "got mxa; did you mean 'max'?"),
         (["model/digits_resnet", "--batches", "few"], "argument --batches: a whole number is needed, got 'few'"),
         (["model/digits_resnet", "--batches", "0"], "batches must be a number of batches, at least 1, got 0"),
         (["model/digits_resnet", "--pick", "3"], "there is no --search"),
-        (["torchvision.models.resnet18"], "the config has no data to validate on"),
-        (["train", "data._target_=builtins.dict"], "data cannot be built"),
+        (["torchvision.models.resnet18"], "torchvision.models.resnet18 says of no LightningModule how it validates"),
+        (["train", "data._target_=builtins.dict"], "the config's data is a dict, not a LightningDataModule"),
         (["train", "~data"], "the config has no data to validate on; add datamodule: {_target_: ...}"),
         (["train", "~module"], "the config says of no LightningModule how it validates"),
         (["train", "module._target_=torch.nn.Identity"], "the config's module is a Identity, not a LightningModule"),
         (["train", "callback.module=nat"], "Classifier has no submodule 'nat'; did you mean 'net'?"),
-        (["train", "trainer.precision=7"], "Precision '7' is invalid"),
+        (["train", "trainer.precision=7"], "the config's trainer: Precision 7 is invalid. Allowed"),
     ],
 )
 def test_one_line_and_exit_code_2(cli, arguments: list[str], message: str) -> None:

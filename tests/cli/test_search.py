@@ -81,7 +81,7 @@ def test_an_interrupted_search_goes_on(cli, own: Path, tmp_path: Path, monkeypat
         (
             ["--metric", "val_acc", "--limit", "0.5"],
             2,
-            "a limit is written RESOURCE=VALUE, such as flops=0.5, got '0.5'",
+            "a limit is written RESOURCE=VALUE, such as flops=0.5, got",
         ),
         (["--metric", "val_acc", "--limit", "macs=1", "--limit", "macs=2"], 2, "there are two limits for macs"),
         (["--metric", "val_acc", "--limit", "macs=[1"], 2, "the target's macs is '[1'"),
@@ -107,8 +107,7 @@ def test_two_processes_find_the_same(cli, trained: Path, tmp_path: Path) -> None
     given += ["--recalibrate", 1, "trainer.accelerator=cpu"]
     code, _, err = cli(*given, "-o", tmp_path / "one.json")
     assert code == 0, err
-    launch = [sys.executable, "-W", "ignore", "-m", "torch.distributed.run", "--nproc-per-node", 2, "--master-port", 0]
-    launch += ["--rdzv-backend", "c10d", "--rdzv-endpoint", "localhost:0"]
+    launch = [sys.executable, "-W", "ignore", "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", 2]
     command: list[Any] = [*launch, "-m", "lightning_channels", *given, "-o", "two.json", "--journal", "two.jsonl"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
