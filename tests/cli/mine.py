@@ -36,3 +36,12 @@ class Data(L.LightningDataModule):
 
     def val_dataloader(self):
         return DataLoader(self.set, 16)
+
+
+class Other(Mine):
+    """A supernet that is another: two hidden layers."""
+
+    def __init__(self):
+        super().__init__()
+        self.encoder.append(nn.Linear(3, 5))
+        self.encoder.append(nn.Linear(5, 3))
