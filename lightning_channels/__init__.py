@@ -13,8 +13,8 @@ __version__ = "0.1.0"
 
 # module -> the names that it exports here
 _MODULES = {
+    "callbacks": ("ChannelPruning", "SubnetEvaluator", "newest_checkpoint"),
     "artifacts": ("export_onnx", "export_pt2", "export_weights", "load_subnet", "save_subnet"),
-    "callbacks": ("ChannelPruning", "newest_checkpoint"),
     "criteria": (
         "CollectingCriterion",
         "Criterion",
@@ -54,6 +54,7 @@ _MODULES = {
         "ChoiceError",
         "ConfigError",
         "ExportError",
+        "LimitError",
         "PrepareError",
         "StructureError",
         "TraceError",
@@ -95,7 +96,9 @@ _MODULES = {
         "Candidate",
         "EvolutionSearch",
         "GreedySearch",
+        "OptunaSearch",
         "RandomSearch",
+        "RankExecutor",
         "SearchAlgorithm",
         "SearchResult",
         "SearchSpace",
@@ -137,7 +140,7 @@ def __dir__() -> list[str]:
 if TYPE_CHECKING:  # what type checkers and editors see
     from lightning_channels._config import config_dir, mutator_config
     from lightning_channels.artifacts import export_onnx, export_pt2, export_weights, load_subnet, save_subnet
-    from lightning_channels.callbacks import ChannelPruning, newest_checkpoint
+    from lightning_channels.callbacks import ChannelPruning, SubnetEvaluator, newest_checkpoint
     from lightning_channels.criteria import (
         CollectingCriterion,
         Criterion,
@@ -177,6 +180,7 @@ if TYPE_CHECKING:  # what type checkers and editors see
         ChoiceError,
         ConfigError,
         ExportError,
+        LimitError,
         PrepareError,
         StructureError,
         TraceError,

@@ -11,6 +11,7 @@ __all__ = [
     "ChoiceError",
     "ConfigError",
     "ExportError",
+    "LimitError",
     "PrepareError",
     "StructureError",
     "TraceError",
@@ -42,6 +43,10 @@ class ConfigError(ChannelsError, ValueError):
 
 class ChoiceError(ConfigError):
     """A choice names an unknown unit, is out of range, or is fractional where a number of channels is asked for."""
+
+
+class LimitError(ConfigError):
+    """A limit or target that no choice of widths can meet."""
 
 
 class StructureError(ConfigError):

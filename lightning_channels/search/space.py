@@ -125,7 +125,7 @@ class SearchSpace:
             bounds = [self._bounds(at) for at in range(len(self._units))]
             check_reachable(self.resources, bounds, self.resources.full, amounts)
         except ConfigError as error:
-            raise ConfigError(f"limits: {error}") from error
+            raise type(error)(f"limits: {error}") from error
         self.limits = amounts.amounts
 
     def _bounds(self, at: int) -> Bounds:

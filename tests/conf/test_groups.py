@@ -19,6 +19,7 @@ GROUPS = [
     "data",
     "experiment",
     "model",
+    "module",
     "mutator",
     "sampler",
     "schedule",
