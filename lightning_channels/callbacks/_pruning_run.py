@@ -117,6 +117,7 @@ class PruningHooks(SeveralPasses, ABC):
             return
         self._looked_at = None
         if not pruner.finished:
+            self._agree_on_divisor(trainer, pruner)
             with as_misconfiguration(self.state_key):
                 pruner.start(self.mutator, _steps(trainer))
         if self.recovery.hold_back:
@@ -127,6 +128,12 @@ class PruningHooks(SeveralPasses, ABC):
                     check_frozen(self._frozen, pl_module)
             self._taught = TaughtSteps(pl_module, self.mutator, self.distillation)
             self._call_teacher(pl_module)
+
+    def _agree_on_divisor(self, trainer: Trainer, pruner: Pruner) -> None:
+        """Take rank zero's, where the machine decides: ranks may be on different ones."""
+        if pruner.auto_divisor:
+            pruner.divisor = trainer.strategy.broadcast(pruner.divisor)
+            rank_zero_info(f"{self.state_key}: layers are pruned to multiples of {pruner.divisor} (divisor='auto')")
 
     # --- a step ------------------------------------------------------------------------------------------------------
 

@@ -91,7 +91,8 @@ class ChannelPruning(PreparedModule):
         schedule: How to go there: ``"one_shot"`` (the default), ``"linear"``, ``"cubic"``, ``"greedy"``, a dict with
             ``type``, its arguments, ``start_step``, ``end_step`` and ``interval``, or a function progress → share of
             the way. By default the first half of the training prunes, and the second half fine-tunes what is left.
-        pruning: More about what is pruned, as a dict: ``scope``, ``floor``, ``ignore``, ``normalizer``, ``regrow`` of
+        pruning: More about what is pruned, as a dict: ``scope``, ``floor``, ``ignore``, ``divisor``, ``normalizer``,
+            ``regrow`` of
             :class:`~lightning_channels.pruning.Pruner`.
         recovery: How the pruned subnet recovers, as a dict. ``teacher``: the unpruned model, from which it learns what
             ``distillation`` says besides its own loss: as it was before the pruning (``"frozen"``, the default with a
