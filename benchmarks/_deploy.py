@@ -193,7 +193,7 @@ def main() -> None:
     parser.add_argument("result", type=Path, help="file for the JSON object")
     parser.add_argument("--divisors", type=int, nargs="+", default=[1, 8, 16])
     parser.add_argument("--runtimes", nargs="+", default=[], choices=RUNTIMES)
-    for name, default in (("size", 224), ("batch", 1), ("seed", 0), ("repeat", 15)):
+    for name, default in (("size", 224), ("batch", 1), ("seed", 0), ("repeat", 11)):
         parser.add_argument(f"--{name}", type=int, default=default)
     for name, standard in (("target", 0.5), ("sample", 0.2)):
         parser.add_argument(f"--{name}", type=float, default=standard)

@@ -46,7 +46,7 @@ def machine(threads: int, versions: dict[str, str] | None = None) -> str:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return (
         f"{dt.date.today().isoformat()}; {_processor()}, {cores} cores, {threads} "
-        f"thread{'s' * (threads > 1)} a process; Python {platform.pythonversion_of()}, {packages}."
+        f"thread{'s' * (threads > 1)} a process; Python {platform.python_version()}, {packages}."
     )
 
 

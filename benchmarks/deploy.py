@@ -49,7 +49,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--target", type=float, default=0.5, help="share of the MACs (%(default)s)")
     add("--size", type=int, default=224, help="of the input images (%(default)s)")
     add("--seed", type=int, default=0, help="of weights and images (%(default)s)")
-    add("--repeat", type=int, default=15, help="turns of each measurement, an odd number is best (%(default)s)")
+    add("--repeat", type=int, default=11, help="turns of each measurement, an odd number is best (%(default)s)")
     add("--sample", type=float, default=0.2, metavar="S", help="seconds for each subnet in a turn (%(default)s)")
     add("--threads", type=int, default=2, help="threads of each process (%(default)s)")
     add("--timeout", type=float, default=900, metavar="S", help="limit of each process (%(default)g s)")
