@@ -19,11 +19,14 @@ from torch import Tensor, nn
 
 from lightning_channels import ChannelMutator, Pruner, Resources
 
-__all__ = ["FULL", "RUNTIMES", "UNIFORM", "build", "main", "take_turns", "variants"]
+__all__ = ["CLOCKS", "FULL", "RUNTIMES", "UNIFORM", "build", "main", "take_turns", "variants"]
 
 FULL, UNIFORM = "full", "uniform"
 
 Run = Callable[[], Any]
+
+CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
+"""The second counts what the process computes alone: for one thread on a machine that others use."""
 
 
 def variants(divisors: Sequence[int]) -> list[str]:
@@ -153,27 +156,30 @@ def measure(runtime: str, folder: Path, arguments: argparse.Namespace) -> dict[s
             runs[variant] = RUNTIMES[runtime](folder / variant, images)
             runs[variant]()  # compiles, chooses kernels
         load = time.perf_counter() - begin
-        return {"seconds": take_turns(runs, arguments.repeat, arguments.sample), "load": load}
+        return {"seconds": take_turns(runs, arguments.repeat, arguments.sample, CLOCKS[arguments.clock]), "load": load}
 
 
-def take_turns(runs: Mapping[str, Run], repeat: int, sample: float) -> dict[str, list[float]]:
+def take_turns(
+    runs: Mapping[str, Run], repeat: int, sample: float, clock: Callable[[], float] = time.perf_counter
+) -> dict[str, list[float]]:
     """Seconds of one call, one number for each turn; in every other turn the order is the opposite.
 
     Args:
         runs: Name → what is timed.
         repeat: How many turns are kept; two more go before them.
         sample: About as many seconds are spent on each in a turn.
+        clock: What tells the seconds.
     """
     calls = dict.fromkeys(runs, 1)
     found: dict[str, list[float]] = {name: [] for name in runs}
     for turn in range(-2, repeat):
         for name in list(runs) if turn % 2 else list(reversed(runs)):
-            begin = time.perf_counter()
+            begin = clock()
             for _ in range(calls[name]):
                 runs[name]()
-            took = (time.perf_counter() - begin) / calls[name]
+            took = (clock() - begin) / calls[name]
             if turn < 0:
-                calls[name] = max(1, round(sample / took))
+                calls[name] = max(1, round(sample / max(took, 1e-9)))
             else:
                 found[name].append(took)
     return found
@@ -197,6 +203,7 @@ def main() -> None:
         parser.add_argument(f"--{name}", type=int, default=default)
     for name, standard in (("target", 0.5), ("sample", 0.2)):
         parser.add_argument(f"--{name}", type=float, default=standard)
+    parser.add_argument("--clock", choices=CLOCKS, default="wall")
     arguments = parser.parse_args()
     warnings.simplefilter("ignore")
     try:

@@ -26,14 +26,14 @@ if sys.path[0] == str(ROOT / "benchmarks"):  # run as a script: this folder's na
     sys.path[0] = str(ROOT)
 
 from benchmarks import _results  # noqa: E402
-from benchmarks._deploy import RUNTIMES  # noqa: E402
+from benchmarks._deploy import CLOCKS, RUNTIMES  # noqa: E402
 from benchmarks._deploy_tables import Measured, misses, section  # noqa: E402
 from benchmarks._jobs import Store, environment, row_of  # noqa: E402
 
 __all__ = ["main"]
 
 _BUILD = "build"
-_PASSED_ON = ("divisors", "runtimes", "size", "seed", "repeat", "target", "sample")
+_PASSED_ON = ("divisors", "runtimes", "size", "seed", "repeat", "target", "sample", "clock")
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -52,6 +52,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--repeat", type=int, default=11, help="turns of each measurement, an odd number is best (%(default)s)")
     add("--sample", type=float, default=0.2, metavar="S", help="seconds for each subnet in a turn (%(default)s)")
     add("--threads", type=int, default=2, help="threads of each process (%(default)s)")
+    add("--clock", choices=CLOCKS, default="wall", help="cpu: for one thread on a machine that others use (wall)")
     add("--timeout", type=float, default=900, metavar="S", help="limit of each process (%(default)g s)")
     add("--check", action="store_true", help="return 1 if a subnet isn't as fast as it should be, or one failed")
     add("--json", type=Path, default=ROOT / "benchmarks/raw/deploy.jsonl", help="file of the rows (%(default)s)")
@@ -83,7 +84,7 @@ def tool_of(arguments: argparse.Namespace) -> str:
     divisors = "/".join(map(str, arguments.divisors))
     return (
         f"deploy, divisors {divisors}, {arguments.target:g} of the MACs, {arguments.size}², seed {arguments.seed}, "
-        f"{arguments.threads} threads"
+        f"{arguments.threads} threads" + ", cpu clock" * (arguments.clock == "cpu")
     )
 
 
@@ -128,7 +129,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             failed.append(f"{_name(*key)}: {row['error']}")
     if found:
         left = {model: row["left"] for model in arguments.models if (row := store.rows.get((tool, model)))}
-        where = f"{_results.machine(arguments.threads, _versions(arguments))} Load at the start: {load}."
+        machine = _results.machine(arguments.threads, _versions(arguments))
+        where = f"{machine} Load at the start: {load}; {arguments.clock} clock."
         text = section(found, left, arguments.divisors, arguments.target, where)
         _results.write_section(arguments.results, "deploy", text)
     failed += misses(found, arguments.divisors)

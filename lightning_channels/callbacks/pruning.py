@@ -200,6 +200,7 @@ class ChannelPruning(PreparedModule):
         """Check that all ranks have the same units and draw the same choices; go on where a checkpoint was written."""
         facts = {
             "units": [(unit.name, unit.num_channels) for unit in self.mutator.mutable_units],
+            "divisors": [getattr(unit, "divisor", 1) for unit in self.mutator.mutable_units],
             "choices": self._drawn(self.mutator, trainer.current_epoch, 0),
             "kept": self.mutator.kept_channels(),
             "order": [unit.order for unit in self.mutator.mutable_units],

@@ -22,6 +22,7 @@ RUNS: dict[str, dict[str, Any]] = {
     "l1": {"criterion": "l1", "distillation": {}},
     "taylor": {"criterion": "taylor", "trainer": {"accumulate_grad_batches": 2}, "end_step": 6},
     "fisher": {"criterion": "fisher"},
+    "auto": {"criterion": "l1", "pruning": {"divisor": "auto"}, "target": {"flops": 0.5}},
 }
 
 
@@ -30,7 +31,7 @@ def run(folder: Path, name: str) -> None:
     options = arguments.pop("trainer", {})
     schedule = {**SCHEDULE, "end_step": arguments.pop("end_step", SCHEDULE["end_step"])}
     module = Module()
-    pruning = ChannelPruning(target={"flops": 0.4}, schedule=schedule, **arguments)
+    pruning = ChannelPruning(**{"target": {"flops": 0.4}, "schedule": schedule, **arguments})
     fitted = trainer(folder, pruning, watch := Kept(pruning), **options)
     fitted.fit(module)
     found = {"weights": module.state_dict(), "kept": watch.train, "finished": pruning.pruner.finished}
@@ -39,9 +40,12 @@ def run(folder: Path, name: str) -> None:
 
 def main(folder: Path) -> None:
     torch.set_num_threads(1)
+    rank = int(os.environ.get("LOCAL_RANK", "0"))
+    machine = ("AVX2", "AVX512")[rank]  # which decides about divisor="auto"
+    torch.backends.cpu.get_cpu_capability = lambda: machine
+    torch.cuda.is_available = lambda: False
     for name in RUNS:
         run(folder, name)
-    rank = int(os.environ.get("LOCAL_RANK", "0"))
     draw = torch.Generator().manual_seed(rank)
     own = ChannelPruning(criterion=lambda unit: torch.rand(unit.num_channels, generator=draw), target={"flops": 0.4})
     try:

@@ -26,6 +26,12 @@ def test_ranks_prune_alike(folder, name):
         assert torch.equal(value, two["weights"][key]), key
 
 
+def test_ranks_on_different_machines_take_the_divisor_of_the_first(folder):
+    for rank in range(RANKS):
+        kept = torch.load(folder / f"auto-{rank}.pt", weights_only=True)["kept"][-1]
+        assert [len(channels) for channels in kept.values()] == [8, 8]
+
+
 def test_ranks_that_would_keep_other_channels_are_refused(folder):
     for rank in range(RANKS):
         assert "the ranks don't agree on which channels to keep" in (folder / f"refused{rank}.txt").read_text()
