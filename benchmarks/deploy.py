@@ -128,7 +128,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         else:
             failed.append(f"{_name(*key)}: {row['error']}")
     if found:
-        left = {model: row["left"] for model in arguments.models if (row := store.rows.get((tool, model)))}
+        left = {
+            model: row["left"] for model in arguments.models if "left" in (row := store.rows.get((tool, model), {}))
+        }
         machine = _results.machine(arguments.threads, _versions(arguments))
         where = f"{machine} Load at the start: {load}; {arguments.clock} clock."
         text = section(found, left, arguments.divisors, arguments.target, where)
