@@ -49,6 +49,7 @@ _MODULES = {
         "make_dynamic",
     ),
     "distillation": ("Distillation",),
+    "divisors": ("recommended_divisor", "resolve_divisor"),
     "errors": (
         "ChannelsError",
         "ChoiceError",
@@ -151,6 +152,7 @@ if TYPE_CHECKING:  # what type checkers and editors see
         normalized,
     )
     from lightning_channels.distillation import Distillation
+    from lightning_channels.divisors import recommended_divisor, resolve_divisor
     from lightning_channels.dynamic_ops import (
         DynamicBatchNorm1d,
         DynamicBatchNorm2d,

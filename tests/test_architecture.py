@@ -17,7 +17,7 @@ LAYERS = [
     ("errors",),
     ("_compiling", "_files", "_hooks", "_modules", "_packed", "_parsing", "_patterns", "_progress", "_rng"),
     ("_plain",),
-    ("eval_caches",),
+    ("divisors", "eval_caches"),
     ("registry",),
     ("mutables",),
     ("dynamic_ops",),

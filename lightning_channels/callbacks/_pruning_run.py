@@ -123,6 +123,7 @@ class PruningHooks(SeveralPasses, ABC):
             return
         self._looked_at = None
         if not pruner.finished:
+            self._agree_on_divisor(trainer, pruner)
             self._start_pruner(trainer, pl_module, pruner)
         if self.recovery.hold_back:
             self._held_back = HoldBack(trainer, lambda: pruner.finished)
@@ -152,6 +153,12 @@ class PruningHooks(SeveralPasses, ABC):
         resources = Resources(self.mutator, per_sample=True)
         resources.add_latency(LatencyModel.from_dict(self.mutator, self._latency))
         return resources
+
+    def _agree_on_divisor(self, trainer: Trainer, pruner: Pruner) -> None:
+        """Take rank zero's, where the machine decides: ranks may be on different ones."""
+        if pruner.auto_divisor:
+            pruner.divisor = trainer.strategy.broadcast(pruner.divisor)
+            rank_zero_info(f"{self.state_key}: layers are pruned to multiples of {pruner.divisor} (divisor='auto')")
 
     # --- a step ------------------------------------------------------------------------------------------------------
 

@@ -15,7 +15,7 @@ __all__ = ["Recovery", "TeacherKind", "pruner_maker", "read_recovery"]
 TeacherKind = Literal["frozen", "live"]
 
 _TEACHERS = ("frozen", "live")
-_PRUNING = ("scope", "floor", "ignore", "normalizer", "regrow")
+_PRUNING = ("scope", "floor", "ignore", "divisor", "normalizer", "regrow")
 _MEASURING = "latency"  # of the callback's pruning, and none of the pruner's arguments
 
 

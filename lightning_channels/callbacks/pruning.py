@@ -93,10 +93,10 @@ class ChannelPruning(PreparedModule):
         schedule: How to go there: ``"one_shot"`` (the default), ``"linear"``, ``"cubic"``, ``"greedy"``, a dict with
             ``type``, its arguments, ``start_step``, ``end_step`` and ``interval``, or a function progress → share of
             the way. By default the first half of the training prunes, and the second half fine-tunes what is left.
-        pruning: More about what is pruned, as a dict: ``scope``, ``floor``, ``ignore``, ``normalizer``, ``regrow`` of
-            :class:`~lightning_channels.pruning.Pruner`, and for a target in milliseconds ``latency``: a dict of
-            ``batch_size`` (1 by default), ``device``, ``example_inputs``, ``shares``, ``random_choices``, ``seed`` and
-            ``progress``; or a :class:`~lightning_channels.LatencyModel`, or the path of one that was saved.
+        pruning: More about what is pruned, as a dict: ``scope``, ``floor``, ``ignore``, ``divisor``, ``normalizer``,
+            ``regrow`` of :class:`~lightning_channels.pruning.Pruner`, and for a target in milliseconds ``latency``: a
+            dict of ``batch_size`` (1 by default), ``device``, ``example_inputs``, ``shares``, ``random_choices``,
+            ``seed`` and ``progress``; or a :class:`~lightning_channels.LatencyModel`, or the path of one that was saved.
         recovery: How the pruned subnet recovers, as a dict. ``teacher``: the unpruned model, from which it learns what
             ``distillation`` says besides its own loss: as it was before the pruning (``"frozen"``, the default with a
             ``distillation``), or with the weights of now (``"live"``). ``lr_rewind=True``: learning-rate schedulers
@@ -204,6 +204,7 @@ class ChannelPruning(PreparedModule):
         """Check that all ranks have the same units and draw the same choices; go on where a checkpoint was written."""
         facts = {
             "units": [(unit.name, unit.num_channels) for unit in self.mutator.mutable_units],
+            "divisors": [getattr(unit, "divisor", 1) for unit in self.mutator.mutable_units],
             "choices": self._drawn(self.mutator, trainer.current_epoch, 0),
             "kept": self.mutator.kept_channels(),
             "order": [unit.order for unit in self.mutator.mutable_units],

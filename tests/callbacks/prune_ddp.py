@@ -25,6 +25,7 @@ RUNS: dict[str, dict[str, Any]] = {
     "taylor": {"criterion": "taylor", "trainer": {"accumulate_grad_batches": 2}, "end_step": 6},
     "fisher": {"criterion": "fisher"},
     "latency": {"target": {"latency_ms": "40%"}, "pruning": {"latency": {"shares": [0.5], "random_choices": 2}}},
+    "auto": {"criterion": "l1", "pruning": {"divisor": "auto"}, "target": {"flops": 0.5}},
 }
 
 
@@ -44,6 +45,9 @@ def run(folder: Path, name: str) -> None:
 def main(folder: Path) -> None:
     torch.set_num_threads(1)
     rank = int(os.environ.get("LOCAL_RANK", "0"))
+    machine = ("AVX2", "AVX512")[rank]  # which decides about divisor="auto"
+    torch.backends.cpu.get_cpu_capability = lambda: machine
+    torch.cuda.is_available = lambda: False
     measured = simulate(overhead=1e-7 * (1 + rank))
     for name in RUNS:
         run(folder, name)

@@ -37,6 +37,12 @@ def test_what_rank_zero_cannot_measure_is_refused_by_all(folder):
         assert "device must be one that latency can be measured on" in (folder / f"refused{rank}.txt").read_text()
 
 
+def test_ranks_on_different_machines_take_the_divisor_of_the_first(folder):
+    for rank in range(RANKS):
+        kept = torch.load(folder / f"auto-{rank}.pt", weights_only=True)["kept"][-1]
+        assert [len(channels) for channels in kept.values()] == [8, 8]
+
+
 def test_ranks_that_would_keep_other_channels_are_refused(folder):
     for rank in range(RANKS):
         assert "the ranks don't agree on which channels to keep" in (folder / f"refused{rank}.txt").read_text()

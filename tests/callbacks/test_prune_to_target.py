@@ -306,3 +306,23 @@ def test_a_target_that_cannot_be_reached(tmp_path):
         trainer(tmp_path, found, watch).fit(module, loader())
     assert not steps
     assert found.mutator.current_choices == found.mutator.sample_choices("max")
+
+
+def test_a_divisor_left_to_the_machine_is_told_and_kept(tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX2")
+    saved = ModelCheckpoint(tmp_path, "x{step}", every_n_train_steps=4, save_top_k=-1)
+    arguments = {"target": {"flops": 0.9}, "pruning": {"divisor": "auto", "scope": {"net.0*": 0.5}}, "schedule": LINEAR}
+    found = pruning(**arguments)
+    with caplog.at_level("INFO"):
+        trainer(tmp_path, found, saved, max_epochs=2).fit(Classifier(conv_net(width=16)), loader())
+    assert "layers are pruned to multiples of 8 (divisor='auto')" in caplog.text
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX512")
+    path = str(tmp_path / "xstep=4.ckpt")
+    assert torch.load(path, weights_only=True)["callbacks"][found.state_key]["pruning"]["pruner"]["divisor"] == 8
+    again = pruning(**arguments)
+    assert again.pruner.divisor == 16
+    trainer(tmp_path, again, max_epochs=2).fit(Classifier(conv_net(width=16)), loader(), ckpt_path=path)
+    assert again.pruner.divisor == 8
+    assert again.pruner.finished
+    assert [len(channels) for channels in kept(again).values()] == [8, 12]
