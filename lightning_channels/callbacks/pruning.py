@@ -96,7 +96,7 @@ class ChannelPruning(PreparedModule):
         pruning: More about what is pruned, as a dict: ``scope``, ``floor``, ``ignore``, ``divisor``, ``normalizer``,
             ``regrow`` of :class:`~lightning_channels.pruning.Pruner`, and for a target in milliseconds ``latency``: a
             dict of ``batch_size`` (1 by default), ``device``, ``example_inputs``, ``shares``, ``random_choices``,
-            ``seed`` and ``progress``; or a :class:`~lightning_channels.LatencyModel`, or the path of one that was saved.
+            ``seed`` and ``progress``; or a :class:`~lightning_channels.LatencyModel`, or the path of a saved one.
         recovery: How the pruned subnet recovers, as a dict. ``teacher``: the unpruned model, from which it learns what
             ``distillation`` says besides its own loss: as it was before the pruning (``"frozen"``, the default with a
             ``distillation``), or with the weights of now (``"live"``). ``lr_rewind=True``: learning-rate schedulers
