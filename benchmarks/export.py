@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import fnmatch
-import statistics
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -39,8 +38,8 @@ _WHAT = """\
 Every unit at half of its channels, written in each format for any size of the batch. *Holds*: what was written computes
 what the prepared model does, to 1e-4 of the largest value in float32, for batches of one and of three; in a process
 where this library can't be imported, but for `subnet.yaml`, which `load_subnet` makes into the original class with the
-weights beside it. *Difference*: the largest of those that hold. Seconds are of writing, on one thread."""
-_HEAD = ("models, format", "tried", "holds", "wrong", "not possible", "difference", "seconds, median", "highest")
+weights beside it. *Difference*: the largest of those that hold."""
+_HEAD = ("models, format", "tried", "holds", "wrong", "not possible", "difference")
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -64,7 +63,13 @@ def section(rows: Sequence[dict[str, Any]]) -> str:
     families = list(dict.fromkeys(row["family"] for row in rows))
     table = _results.table(_HEAD, [_summary(family, name, rows) for family in families for name in _FORMATS])
     bad = [line for row in rows for line in _faults(row)]
-    return "\n\n".join(["## Export", _results.machine(1), _WHAT, table, *(["\n".join(bad)] if bad else [])])
+    tried = [f"Tried, {family}: {', '.join(sorted(_named(family, rows)))}." for family in families]
+    parts = ["## Export", _results.machine(1), _WHAT, table, *tried, "\n".join(bad)]
+    return "\n\n".join(part for part in parts if part)
+
+
+def _named(family: str, rows: Sequence[dict[str, Any]]) -> list[str]:
+    return [str(row["model"]) for row in rows if row["family"] == family]
 
 
 def _formats(row: dict[str, Any]) -> dict[str, dict[str, Any]]:
@@ -83,13 +88,11 @@ def _summary(family: str, name: str, rows: Sequence[dict[str, Any]]) -> list[str
     own = [_formats(row)[name] for row in rows if row["family"] == family]
     states = [_state(found) for found in own]
     held = [found for found, state in zip(own, states, strict=True) if state == "holds"]
-    seconds = [found["seconds"] for found in held]
     return [
         f"{family}, {_FORMATS[name]}",
         str(len(own)),
         *(str(states.count(state)) for state in ("holds", "wrong", "not possible")),
         f"{max(found['error'] for found in held):.1e}" if held else "-",
-        *([f"{statistics.median(seconds):.1f} s", f"{max(seconds):.1f} s"] if held else ["-", "-"]),
     ]
 
 
