@@ -70,7 +70,8 @@ class Validation:
             try:
                 self._loop.run()
             finally:
-                self._loop.teardown()
+                if self._loop._data_fetcher is not None:
+                    self._loop._data_fetcher.teardown()  # no worker outlives the run
             return {name: float(value) for name, value in trainer.callback_metrics.items()}
 
     @contextmanager
@@ -79,7 +80,9 @@ class Validation:
         trainer, before = self.trainer, self.module._trainer
         self.module.trainer = trainer
         trainer.validating = True
-        trainer.strategy.model_to_device()
+        parameter = next(self.module.parameters(), None)
+        if parameter is None or parameter.device != trainer.strategy.root_device:
+            trainer.strategy.model_to_device()
         try:
             yield
         finally:

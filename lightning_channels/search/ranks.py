@@ -138,11 +138,11 @@ def _initialize() -> None:
         raise ConfigError("this torch is built without torch.distributed, which a RankExecutor needs")
     if dist.is_initialized():
         return
-    missing = [name for name in _OF_A_LAUNCHER if name not in os.environ]
-    if missing:
+    if not all(name in os.environ for name in _OF_A_LAUNCHER):
         raise ConfigError(
-            f"a RankExecutor needs several processes, and there is neither a process group nor {', '.join(missing)} in "
-            "the environment. Start the program with torchrun --nproc-per-node N, or leave out the executor"
+            "a RankExecutor needs several processes, and there is neither a process group nor a launcher's environment "
+            f"({', '.join(_OF_A_LAUNCHER)}). Start the program with torchrun --nproc-per-node N, or leave out the "
+            "executor"
         )
     dist.init_process_group("gloo")
 

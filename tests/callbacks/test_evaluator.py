@@ -86,12 +86,11 @@ class Own:
         return iter(DATA)
 
 
-@pytest.mark.parametrize("kind", [Own, list])
-def test_a_loader_of_any_kind(net: Any, kind: Any) -> None:
+def test_a_loader_of_another_kind(net: Any) -> None:
     module, _ = net
-    given = Own() if kind is Own else [DATA]  # Lightning takes a list for several loaders
-    metrics = SubnetEvaluator(CPU, module, dataloaders=given, batches=2)(SMALL)
-    assert metrics == SubnetEvaluator(CPU, module, dataloaders=loader(shuffle=False), batches=2)(SMALL)
+    metrics = SubnetEvaluator(CPU, module, dataloaders=Own(), recalibrate=2, recalibrate_on=Own())(SMALL)
+    shown = {"dataloaders": loader(shuffle=False), "recalibrate_on": loader(shuffle=False)}
+    assert metrics == SubnetEvaluator(CPU, module, recalibrate=2, **shown)(SMALL)
 
 
 @pytest.mark.parametrize("batches", [None, 2])

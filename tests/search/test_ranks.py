@@ -91,7 +91,7 @@ def test_ranks_that_differ_are_refused(found: Found, what: str, message: str) ->
 
 def test_without_other_processes() -> None:
     with pytest.raises(
-        ConfigError, match=r"there is neither a process group nor RANK, WORLD_SIZE, .*Start the program"
+        ConfigError, match=r"neither a process group nor a launcher's environment \(RANK, .*Start the program"
     ):
         RankExecutor()
     with pytest.raises(ConfigError, match="per_rank must be a whole number of at least 1, got 0"):
