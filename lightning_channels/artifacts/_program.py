@@ -146,11 +146,11 @@ def _where(traceback: TracebackType | None, model: nn.Module) -> str:
 
 
 def told(error: BaseException) -> str:
-    """The beginning of an error's cause, in one line."""
+    """The first line of what an error was caused by."""
     while error.__cause__ is not None:
         error = error.__cause__
-    text = " ".join(str(error).split())
-    return f"{type(error).__name__}: {text[:300]}{'…' if len(text) > 300 else ''}"
+    line = next((" ".join(line.split()) for line in str(error).splitlines() if line.strip()), "")
+    return f"{type(error).__name__}: {line[:300]}{'…' if len(line) > 300 else ''}"
 
 
 def _advice(error: Exception, dynamic_batch: bool) -> str:
