@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from lightning_channels import ChannelMutator, SearchResult, SearchSpace, search_subnets
 from lightning_channels.units.choosing import Choice
 
-__all__ = ["HIDDEN", "NASTY", "STREAM", "Residual", "hostile", "prepared", "searched"]
+__all__ = ["HIDDEN", "NASTY", "STREAM", "Residual", "attention", "hostile", "prepared", "searched"]
 
 STREAM, HIDDEN = "stem_(0, 8)_8", "conv1_(0, 12)_12"
 
@@ -44,6 +44,15 @@ def prepared(model: nn.Module | None = None, example: Tensor | None = None, **se
     cfg = {"type": "SequentialMutableChannelUnit", "default_args": {"divisor": 2, **settings}}
     mutator = ChannelMutator(cfg)
     mutator.prepare_from_supernet(model or Residual(), torch.randn(2, 3, 8, 8) if example is None else example)
+    return mutator
+
+
+def attention() -> ChannelMutator:
+    """A transformer's layer, of whose four heads two are kept."""
+    layer = nn.TransformerEncoderLayer(16, 4, 24, batch_first=True)
+    mutator = prepared(nn.Sequential(nn.Linear(6, 16), layer, nn.Linear(16, 2)), torch.randn(2, 5, 6))
+    heads = next(unit for unit in mutator.mutable_units if unit.num_channels == 4)
+    mutator.set_choices({heads.name: 2})
     return mutator
 
 

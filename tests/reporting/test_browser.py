@@ -11,7 +11,7 @@ from PIL import Image
 
 from lightning_channels import save_report
 from tests.reporting.browser import Browser, Page, find_browser
-from tests.reporting.nets import HIDDEN, STREAM, hostile, prepared, searched
+from tests.reporting.nets import HIDDEN, STREAM, attention, hostile, prepared, searched
 from tests.reporting.test_page import data_of
 
 pytestmark = pytest.mark.skipif(
@@ -40,6 +40,7 @@ def reports(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return {
         "search": save_report(mutator, folder / "search.html", search=searched(mutator)),
         "least": save_report(least, folder / "least.html", search=searched(least, "min")),
+        "attention": save_report(attention(), folder / "attention.html"),
         "plain": save_report(narrow, folder / "plain.html"),
         "hostile": save_report(hostile(), folder / "hostile.html", title="</title><b>bold</b>"),
     }
@@ -145,6 +146,12 @@ def test_tables_sort_by_a_heading(show: Open, reports: dict[str, Path], how: str
     page.click("#modules th:nth-child(1) button")
     assert column(page, "modules", 1) == sorted(names)
     assert [state for state in sorted_as(page, "modules") if state != "none"] == ["ascending"]
+
+
+def test_attentions_have_a_table_of_their_own(show: Open) -> None:
+    page = show("attention")
+    assert page.texts("h2")[:3] == ["Units", "Widths", "Attention"]
+    assert page.texts("#attentions tbody tr > *") == ["1.self_attn", "2", "4", "4", "4"]
 
 
 def test_tables_filter_by_words(show: Open) -> None:

@@ -1,6 +1,7 @@
 (() => {
   const data = JSON.parse(document.getElementById("data").textContent);
   const units = unitTable(data, null);
+  const attention = attentionTable(data);
   const graph = makeGraph(data, (place) => {
     chooseRow(units, data.units[place].name);
   });
@@ -14,6 +15,7 @@
       graph.node,
     ),
     section("units-section", "Widths", units.node),
+    ...(attention ? [section("attention-section", "Attention", attention.node)] : []),
     section("modules-section", "Resources by module", el("p", {}, "For one sample of the example input, without the modules inside each."), moduleTable(data).node),
     section("fixed-section", "What can't change", ...fixedParts(data)),
   );

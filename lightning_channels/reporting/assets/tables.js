@@ -55,6 +55,16 @@ function unitTable(data, onPick) {
   });
 }
 
+function attentionTable(data) {
+  const titles = ["attention", "heads now", "of", "size of each now", "of"];
+  const columns = titles.map((title, place) => ({
+    title,
+    number: place > 0,
+    value: (row) => (place ? row[place] : row[0] || "the model"),
+  }));
+  return data.attentions.length ? makeTable("attentions", "Heads of each attention, and their size", columns, data.attentions) : null;
+}
+
 function fixedTable(data) {
   const rows = data.units.filter((unit) => !unit.mutable).map((unit) => ({ ...unit, kind: "unit" }));
   for (const [name, params, reason] of data.unassigned) rows.push({ name, params, reason, place: "", kind: "parameter" });
