@@ -157,7 +157,14 @@ def check_overrides(script: Path, arguments: list[str]) -> None:
 
 
 def compose_app(config: str, folder: Path) -> str:
-    """Compose a config that is shown, with our groups where a checkout has them, and build its callback."""
+    """Compose a config that is shown, with our groups where a checkout has them, and build its callback.
+
+    One that begins with a file's name alone is that file, for the commands below it.
+    """
+    named = re.match(r"# ([\w.]+\.yaml)\n", config)
+    if named is not None:
+        (folder / named[1]).write_text(config)
+        return ""
     (folder / "app.yaml").write_text(config.replace("pkg://lightning_channels.conf", f"file://{config_dir()}"))
     with initialize_config_dir(version_base="1.3", config_dir=str(folder)):
         callback = instantiate(compose("app").callback)
