@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, SupportsFloat
+from typing import Any
 
 from lightning_channels._plain import is_number
 from lightning_channels.errors import ConfigError, check_keys, did_you_mean
@@ -103,6 +103,6 @@ def read_metrics(returned: object, metric: str, choices: Mapping[str, int | floa
 
 def _number(value: Any, name: str, at: str) -> float:
     item = value.item() if hasattr(value, "item") and getattr(value, "ndim", 0) == 0 else value
-    if isinstance(item, bool) or not isinstance(item, SupportsFloat):
+    if isinstance(item, bool) or not isinstance(item, (int, float)):
         raise ConfigError(f"{at}, returned the metric {name!r} as {value!r:.100}; it must be one number")
     return float(item)

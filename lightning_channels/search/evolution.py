@@ -36,7 +36,8 @@ class EvolutionSearch:
     the narrowest net.
 
     Args:
-        population: How many choices a generation has; None for a fifth of the budget, between 4 and 50.
+        population: How many choices a generation has; None for a twentieth of the budget, with objectives a tenth,
+            between 10 and 50.
         parents: The part of a population that may have children; with objectives the whole population may.
         crossover: The part of the children that mix the widths of two parents; the others are mutations of one.
         mutation: How likely a mutation changes the width of each unit; one is changed at least.
@@ -55,6 +56,7 @@ class EvolutionSearch:
     _seen: set[Point] = field(init=False, repr=False)
     _size: int = field(init=False, repr=False)
     _best: list[Candidate] = field(init=False, repr=False)
+    _points: list[Point] = field(init=False, repr=False)
     _select: Callable[[list[Candidate]], list[Candidate]] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -70,8 +72,9 @@ class EvolutionSearch:
     def start(self, task: SearchTask) -> None:
         """Begin anew."""
         self._task, self._space, self._rng = task, task.space, task.rng()
-        self._size = self.population or min(50, max(4, task.budget // 5))
-        self._seen, self._best = set(), []
+        # many generations of few come further than a few of many, but a front needs its length
+        self._size = self.population or min(50, max(10, task.budget // (10 if task.objectives else 20)))
+        self._seen, self._best, self._points = set(), [], []
         self._select = self._by_fronts if task.objectives else self._by_value
 
     def ask(self, n: int) -> list[Choices]:
@@ -88,6 +91,7 @@ class EvolutionSearch:
     def tell(self, candidates: Sequence[Candidate]) -> None:
         """Keep the best of what there was and these."""
         self._best = self._select([*self._best, *candidates])
+        self._points = [self._space.point(candidate.choices) for candidate in self._best]
 
     def _note(self, point: Point) -> Point:
         self._seen.add(point)
@@ -123,8 +127,7 @@ class EvolutionSearch:
         """One of the best; with objectives, which are in order, the better of two."""
         count = len(self._best)
         at = min(self._rng.randrange(count), self._rng.randrange(count)) if self._task.objectives else None
-        chosen = self._best[self._rng.randrange(count) if at is None else at]
-        return self._space.point(chosen.choices)
+        return self._points[self._rng.randrange(count) if at is None else at]
 
     # --- children ----------------------------------------------------------------------------------------------------
 
@@ -132,8 +135,7 @@ class EvolutionSearch:
         """A child that is none of ``seen``, or a random choice where these are all that come up."""
         for _ in range(_TRIES):
             made = self._mixed() if rng.random() < self.crossover else self._mutated(self._parent())
-            child = self._space.narrowed(made, rng)
-            if child not in seen:
+            if made not in seen and (child := self._space.narrowed(made, rng)) not in seen:
                 return child
         return self._space.unseen(rng, seen)
 

@@ -18,7 +18,7 @@ from lightning_channels.search.space import Choices, Point, SearchSpace
 
 __all__ = ["GreedySearch"]
 
-_SAVINGS = (0.0, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
+_SAVINGS = (0.0, 0.002, 0.005, 0.01, 0.02, 0.03, 0.05, 0.07, 0.1, 0.15, 0.2, 0.3, 0.5, 1.0)
 
 
 @SEARCHES.register("greedy")
@@ -31,21 +31,22 @@ class GreedySearch:
     path of ever narrower nets, :attr:`SearchResult.path`. Without limits it goes on to the narrowest net.
 
     Args:
-        steps: In how many steps a unit would go from its widest to its narrowest; None for one candidate at a time.
+        steps: In how many steps at most a unit goes from its widest to its narrowest; None for one candidate at a time.
         saving: The least part of the way to the limits that a step goes. A unit whose steps save less, because it
-            costs little, takes several at once. None takes the smallest with which the budget is enough.
+            costs little, takes several at once, and one that has not so much left to save waits until none has. None
+            takes the smallest with which the budget is enough.
 
     Raises:
         ConfigError: If an argument is not allowed.
     """
 
-    steps: int | None = 10
+    steps: int | None = 50
     saving: float | None = None
     _task: SearchTask = field(init=False, repr=False)
     _space: SearchSpace = field(init=False, repr=False)
     _amounts: dict[str, float] = field(init=False, repr=False)
     _grids: list[Tensor] = field(init=False, repr=False)
-    _least: float = field(init=False, repr=False)
+    _level: int = field(init=False, repr=False)
     _at: Point | None = field(init=False, repr=False)
     _tried: dict[Point, float] = field(init=False, repr=False)
     _ended: bool = field(init=False, repr=False)
@@ -65,16 +66,17 @@ class GreedySearch:
         self._task, self._space = task, task.space
         self._amounts = task.space.limits or _narrowest(task)
         self._grids = [_grid(last, self.steps) for last in task.space.last]
-        self._least = self._affordable(task.budget)
         self._at, self._ended = None, False
         self._tried = {task.space.last: 0.0}
+        self._level = self._checked(task.budget - 1)
 
     def ask(self, n: int) -> list[Choices]:
         """The widest net, and then each unit a step narrower."""
         if self._ended:
             return []
         if self._at is not None:
-            self._tried = self._tries(self._at, self._least)
+            self._level = self._adapted(self._at, n)
+            self._tried = self._tries(self._at, self._savings[self._level])
             if self._space.limits and self._falls_short(n):
                 return [self._space.choices(self._cut_short())]
         return [self._space.choices(point) for point in self._tried][:n]
@@ -117,8 +119,7 @@ class GreedySearch:
         if not int(counts.sum()):
             return {}
         rows = torch.tensor(at).repeat(int(counts.sum()), 1)
-        ladder = torch.arange(len(at)).repeat_interleave(counts)
-        rows[torch.arange(len(rows)), ladder] = torch.cat(lower)
+        rows[torch.arange(len(rows)), torch.arange(len(at)).repeat_interleave(counts)] = torch.cat(lower)
         ends = torch.tensor([at, self._space.last])
         excess = self._excess(torch.cat([ends, rows]))
         now, first = float(excess[0]), float(excess[1])
@@ -126,41 +127,56 @@ class GreedySearch:
             return {}
         saved = now - excess[2:]
         enough = (saved >= max(least * first, 1e-9 * now)) | (excess[2:] == 0)
-        found: dict[Point, float] = {}
-        for number in counts.nonzero().flatten().tolist():
-            mine = (ladder == number).nonzero().flatten()
-            if float(saved[mine[-1]]) > 0:
-                fitting = mine[enough[mine]]
-                chosen = int(fitting[0] if len(fitting) else mine[-1])
-                found[tuple(rows[chosen].tolist())] = float(saved[chosen])
+        ends_at = counts.cumsum(0).tolist()
+        own = [range(end - count, end) for end, count in zip(ends_at, counts.tolist(), strict=True) if count]
+        fits = enough.tolist()
+        fitting = [next((step for step in steps if fits[step]), None) for steps in own]
+        chosen = [step for step in fitting if step is not None] or [steps[-1] for steps in own]
+        found = {tuple(rows[step].tolist()): float(saved[step]) for step in chosen if saved[step] > 0}
         return dict(sorted(found.items(), key=lambda item: -item[1]))
 
     # --- the budget --------------------------------------------------------------------------------------------------
 
-    def _affordable(self, budget: int) -> float:
-        """The saving that was given, or the smallest one with which the budget is enough."""
-        needed = 0
-        for saving in _SAVINGS if self.saving is None else (self.saving,):
-            needed = self._needed(saving, budget)
-            if needed <= budget:
-                return saving
-        least = self._needed(_SAVINGS[-1], None)
+    @property
+    def _savings(self) -> tuple[float, ...]:
+        return _SAVINGS if self.saving is None else (self.saving,)
+
+    def _checked(self, budget: int) -> int:
+        """The level of the smallest saving with which the budget is enough from the widest net on.
+
+        Raises:
+            ConfigError: If there is none; it says how many evaluations would be.
+        """
+        at = self._space.last
+        for level, saving in enumerate(self._savings):
+            if self._needed(at, saving, budget) <= budget:
+                return level
+        least: int | None = None
+        for saving in reversed(self._savings):
+            found = self._needed(at, saving, least)
+            least = found if least is None else min(found, least)
+        assert least is not None
         how = "with the largest steps" if self.saving is None else f"with a saving of {self.saving:g}"
-        needed = least if self.saving is None else self._needed(self.saving, None)
-        advice = "" if least == needed or least > budget else ", leave out the saving"
         raise ConfigError(
-            f"a budget of {budget} is too small for the greedy search: {how} it takes up to {needed} evaluations until "
-            f"it ends. Give budget={needed}{advice}, or take another algorithm"
+            f"a budget of {budget + 1} is too small for the greedy search: {how} it takes up to {least + 1} "
+            f"evaluations. Give budget={least + 1} or more, or take another algorithm"
         )
 
-    def _needed(self, least: float, most: int | None) -> int:
+    def _adapted(self, at: Point, budget: int) -> int:
+        """The level to go on with: a finer one where the budget allows it, a coarser one where it must be."""
+        coarser = range(self._level, len(self._savings))
+        levels = [max(0, self._level - 1), *coarser]
+        fitting = (level for level in levels if self._needed(at, self._savings[level], budget) <= budget)
+        return next(fitting, self._level)
+
+    def _needed(self, at: Point, saving: float, most: int | None) -> int:
         """How many evaluations it takes where the smallest saving is always kept; counting ends above ``most``."""
-        at, evaluations = self._space.last, 1
-        while tries := self._tries(at, least):
+        evaluations = 0
+        while tries := self._tries(at, saving):
             evaluations += len(tries)
             if most is not None and evaluations > most:
                 break
-            at = min(tries, key=lambda point: tries[point])
+            at = list(tries)[-1]
         return evaluations
 
 

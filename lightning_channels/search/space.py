@@ -101,6 +101,7 @@ class SearchSpace:
         self.last: Point = tuple(len(ladder) - 1 for ladder in self._ladders)
         self.size = math.prod(last + 1 for last in self.last)
         self._table, self._ladder_of = self._tables()
+        self._allowed = [self._numbers_of(at) for at in range(len(self._units))]
         self._place_of = [
             {tuple(row): at for at, row in enumerate(ladder.numbers.tolist())} for ladder in self._ladders
         ]
@@ -129,8 +130,8 @@ class SearchSpace:
         self.limits = amounts.amounts
 
     def _bounds(self, at: int) -> Bounds:
-        numbers = torch.tensor(self._numbers_of(at))
-        return Bounds(self._units[at], numbers, int(numbers[0]))
+        numbers = self._allowed[at]
+        return Bounds(self._units[at], torch.tensor(numbers), numbers[0])
 
     def _numbers_of(self, at: int) -> list[int]:
         ladder = int(self._ladder_of[at])
@@ -140,7 +141,7 @@ class SearchSpace:
     @property
     def candidates(self) -> dict[str, list[int]]:
         """Unit → the numbers of channels that it may have, ascending."""
-        return {unit.name: self._numbers_of(at) for at, unit in enumerate(self._units)}
+        return {unit.name: list(numbers) for unit, numbers in zip(self._units, self._allowed, strict=True)}
 
     @cached_property
     def hash(self) -> str:
@@ -186,7 +187,7 @@ class SearchSpace:
 
     def _checked(self, at: int, number: int | None) -> int:
         """A unit's number of channels where it is allowed; what isn't given must be the only one."""
-        unit, allowed = self._units[at], self._numbers_of(at)
+        unit, allowed = self._units[at], self._allowed[at]
         if number is None and len(allowed) > 1:
             raise ChoiceError(f"the choices name no width for unit {unit.name!r}; a search's choices are complete")
         if number is not None and number not in allowed:
