@@ -18,6 +18,7 @@ __all__ = ["TOOLS", "measure"]
 TOOLS = {
     "ours": "benchmarks._ours",
     "resources": "benchmarks._resources",
+    "export": "benchmarks._export",
     "torch-pruning": "benchmarks._torch_pruning",
     "modelopt": "benchmarks._modelopt",
 }

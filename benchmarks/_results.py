@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-__all__ = ["DEFAULT", "coverage_section", "machine", "table", "write_section"]
+__all__ = ["DEFAULT", "coverage_section", "machine", "table", "version_of", "write_section"]
 
 DEFAULT = Path(__file__).resolve().parent / "RESULTS.md"
 
@@ -41,7 +41,7 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 def machine(threads: int, versions: dict[str, str] | None = None) -> str:
     """Where and with what something was measured, in one line."""
-    known = {name: version for name in _PACKAGES if (version := _version(name))} | (versions or {})
+    known = {name: version for name in _PACKAGES if (version := version_of(name))} | (versions or {})
     packages = ", ".join(f"{name} {version}" for name, version in known.items())
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return (
@@ -57,7 +57,7 @@ def _processor() -> str:
     return names[0] if names else platform.processor() or platform.machine()
 
 
-def _version(package: str) -> str:
+def version_of(package: str) -> str:
     try:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:

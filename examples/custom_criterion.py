@@ -3,7 +3,7 @@
 The training of examples/train.py, with all of its options, on units that keep the channels of the most varied weights:
 
     python examples/custom_criterion.py --config-dir examples/custom_conf criterion=spread \
-        unit=ranked 'unit.criterion=${criterion}' trainer.max_epochs=3
+        unit=ranked 'unit.criterion=${criterion}' callback.criterion=null trainer.max_epochs=3
 
 In your own program every place that takes a criterion takes it by its name, too: build_criterion("spread").
 """

@@ -13,7 +13,8 @@ __version__ = "0.1.0"
 
 # module -> the names that it exports here
 _MODULES = {
-    "callbacks": ("ChannelPruning", "newest_checkpoint"),
+    "callbacks": ("ChannelPruning", "SubnetEvaluator", "newest_checkpoint"),
+    "artifacts": ("export_onnx", "export_pt2", "export_weights", "load_subnet", "save_subnet"),
     "criteria": (
         "CollectingCriterion",
         "Criterion",
@@ -48,7 +49,17 @@ _MODULES = {
         "make_dynamic",
     ),
     "distillation": ("Distillation",),
-    "errors": ("ChannelsError", "ChoiceError", "ConfigError", "PrepareError", "StructureError", "TraceError"),
+    "divisors": ("recommended_divisor", "resolve_divisor"),
+    "errors": (
+        "ChannelsError",
+        "ChoiceError",
+        "ConfigError",
+        "ExportError",
+        "LimitError",
+        "PrepareError",
+        "StructureError",
+        "TraceError",
+    ),
     "export": ("export_subnet",),
     "mutables": (
         "BaseMutableChannel",
@@ -80,12 +91,15 @@ _MODULES = {
         "UNITS",
         "build",
     ),
+    "reporting": ("render_report", "save_report"),
     "resources": ("LatencyModel", "ResourceCounter", "ResourceTable", "Resources", "count_resources"),
     "search": (
         "Candidate",
         "EvolutionSearch",
         "GreedySearch",
+        "OptunaSearch",
         "RandomSearch",
+        "RankExecutor",
         "SearchAlgorithm",
         "SearchResult",
         "SearchSpace",
@@ -126,7 +140,8 @@ def __dir__() -> list[str]:
 
 if TYPE_CHECKING:  # what type checkers and editors see
     from lightning_channels._config import config_dir, mutator_config
-    from lightning_channels.callbacks import ChannelPruning, newest_checkpoint
+    from lightning_channels.artifacts import export_onnx, export_pt2, export_weights, load_subnet, save_subnet
+    from lightning_channels.callbacks import ChannelPruning, SubnetEvaluator, newest_checkpoint
     from lightning_channels.criteria import (
         CollectingCriterion,
         Criterion,
@@ -137,6 +152,7 @@ if TYPE_CHECKING:  # what type checkers and editors see
         normalized,
     )
     from lightning_channels.distillation import Distillation
+    from lightning_channels.divisors import recommended_divisor, resolve_divisor
     from lightning_channels.dynamic_ops import (
         DynamicBatchNorm1d,
         DynamicBatchNorm2d,
@@ -165,6 +181,8 @@ if TYPE_CHECKING:  # what type checkers and editors see
         ChannelsError,
         ChoiceError,
         ConfigError,
+        ExportError,
+        LimitError,
         PrepareError,
         StructureError,
         TraceError,
@@ -200,6 +218,7 @@ if TYPE_CHECKING:  # what type checkers and editors see
         UNITS,
         build,
     )
+    from lightning_channels.reporting import render_report, save_report
     from lightning_channels.resources import LatencyModel, ResourceCounter, Resources, ResourceTable, count_resources
     from lightning_channels.search import (
         Candidate,

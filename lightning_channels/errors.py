@@ -10,6 +10,8 @@ __all__ = [
     "ChannelsError",
     "ChoiceError",
     "ConfigError",
+    "ExportError",
+    "LimitError",
     "PrepareError",
     "StructureError",
     "TraceError",
@@ -43,6 +45,10 @@ class ChoiceError(ConfigError):
     """A choice names an unknown unit, is out of range, or is fractional where a number of channels is asked for."""
 
 
+class LimitError(ConfigError):
+    """A limit or target that no choice of widths can meet."""
+
+
 class StructureError(ConfigError):
     """A checkpoint's or file's structure does not fit the model."""
 
@@ -53,6 +59,10 @@ class TraceError(ChannelsError, RuntimeError):
 
 class PrepareError(ChannelsError, RuntimeError):
     """The model is in a state in which what was asked for cannot be done (not prepared, prepared twice, sharded)."""
+
+
+class ExportError(ChannelsError, RuntimeError):
+    """A model can't be written in a format, or what was written computes something else."""
 
 
 def did_you_mean(name: object, allowed: Iterable[str]) -> str:

@@ -15,9 +15,9 @@ import lightning_channels
 PACKAGE = Path(lightning_channels.__file__).parent
 LAYERS = [
     ("errors",),
-    ("_compiling", "_files", "_hooks", "_modules", "_parsing", "_patterns", "_progress", "_rng"),
+    ("_compiling", "_files", "_hooks", "_modules", "_packed", "_parsing", "_patterns", "_progress", "_rng"),
     ("_plain",),
-    ("eval_caches",),
+    ("divisors", "eval_caches"),
     ("registry",),
     ("mutables",),
     ("dynamic_ops",),
@@ -25,8 +25,9 @@ LAYERS = [
     ("units",),
     ("mutators",),
     ("resources", "criteria", "export", "inactive", "recalibration", "samplers", "distillation"),
-    ("pruning",),
+    ("artifacts", "pruning"),
     ("search",),
+    ("reporting",),
     ("_config",),
     ("callbacks",),
     ("cli",),

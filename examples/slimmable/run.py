@@ -12,7 +12,7 @@ import torch
 from hydra.utils import instantiate
 from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from lightning_channels import ChannelMutator, newest_checkpoint
 from slimmable.classifier import Classifier
@@ -67,8 +67,7 @@ def begin(config: DictConfig) -> tuple[Classifier, L.LightningDataModule]:
         torch.set_num_threads(config.threads)
     L.seed_everything(config.seed, workers=True)
     data = instantiate(config.data)
-    net = instantiate(config.model, _convert_="all")
-    return Classifier(net, config.model.num_classes, **OmegaConf.to_container(config.optimizer)), data
+    return instantiate(config.module, _convert_="all"), data
 
 
 def trainer_for(

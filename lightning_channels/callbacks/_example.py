@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from typing import Any
 
 import torch
 from lightning.fabric.utilities import move_data_to_device
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch import LightningDataModule, LightningModule, Trainer
 from lightning_utilities.core.apply_func import apply_to_collection
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, IterableDataset
@@ -20,7 +20,7 @@ from lightning_channels.callbacks._batch import ADVICE, candidates
 from lightning_channels.callbacks._packages import is_lightnings, overrides
 from lightning_channels.tracing.running import call, evaluating
 
-__all__ = ["find_example_inputs", "fitting", "generators_of", "placed"]
+__all__ = ["example_of", "find_example_inputs", "fitting", "generators_of", "placed"]
 
 
 def find_example_inputs(trainer: Trainer, pl_module: LightningModule, target: nn.Module, given: Any, stage: str) -> Any:
@@ -38,6 +38,22 @@ def find_example_inputs(trainer: Trainer, pl_module: LightningModule, target: nn
     """
     if given is not None:
         return placed(given, target)
+    return _derived(pl_module, target, lambda: _first_batch(trainer, pl_module, stage))
+
+
+def example_of(pl_module: LightningModule, datamodule: LightningDataModule, target: nn.Module) -> Any:
+    """The inputs to trace ``target`` with, from the first batch that is validated; without a trainer.
+
+    Raises:
+        MisconfigurationException: If none can be derived.
+    """
+    datamodule.prepare_data()
+    datamodule.setup("validate")
+    return _derived(pl_module, target, lambda: _moved(_peek(datamodule.val_dataloader()), pl_module))
+
+
+def _derived(pl_module: LightningModule, target: nn.Module, first_batch: Callable[[], Any]) -> Any:
+    """The module's own example, or one from a batch."""
     has_forward = overrides(pl_module, "forward")
     if target is pl_module and not has_forward:
         children = ", ".join(repr(name) for name, _ in pl_module.named_children())
@@ -47,7 +63,7 @@ def find_example_inputs(trainer: Trainer, pl_module: LightningModule, target: nn
         )
     example = pl_module.example_input_array
     if example is None:
-        example = fitting(_first_batch(trainer, pl_module, stage), pl_module if has_forward else target)
+        example = fitting(first_batch(), pl_module if has_forward else target)
     if target is pl_module or not has_forward:
         return placed(example, target)
     return placed(_capture(pl_module, target, placed(example, target)), target)
@@ -139,10 +155,14 @@ def _first_batch(trainer: Trainer, pl_module: LightningModule, stage: str) -> An
             f"there are no example inputs, and no {source.name} to take them from. {ADVICE}"
         )
     with preserve_rng():
-        batch = trainer.precision_plugin.convert_input(_peek(source.dataloader()))
-        batch = pl_module._on_before_batch_transfer(batch)
-        device = next((p.device for p in pl_module.parameters()), torch.device("cpu"))
-        return pl_module._apply_batch_transfer_handler(batch, device=device)
+        return _moved(trainer.precision_plugin.convert_input(_peek(source.dataloader())), pl_module)
+
+
+def _moved(batch: Any, pl_module: LightningModule) -> Any:
+    """A batch as the module gets it, on its device."""
+    batch = pl_module._on_before_batch_transfer(batch)
+    device = next((p.device for p in pl_module.parameters()), torch.device("cpu"))
+    return pl_module._apply_batch_transfer_handler(batch, device=device)
 
 
 def _peek(loader: Any) -> Any:

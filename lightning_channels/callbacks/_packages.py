@@ -10,7 +10,7 @@ from typing import Any
 from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities.model_helpers import is_overridden
 
-__all__ = ["is_lightnings", "overrides"]
+__all__ = ["is_lightnings", "overrides", "package_of"]
 
 _PACKAGES = ("lightning", "pytorch_lightning", "lightning_fabric")
 
@@ -22,8 +22,17 @@ def is_lightnings(value: Any, name: str) -> bool:
 
 def overrides(module: LightningModule, name: str) -> bool:
     """Whether a LightningModule of either package overrides a method that its base has."""
-    base = next(cls for cls in type(module).__mro__ if _is(cls, "LightningModule"))
+    base = _base(module)
     return hasattr(base, name) and is_overridden(name, module, parent=base)
+
+
+def package_of(module: LightningModule) -> str:
+    """The package whose Trainer takes a LightningModule: ``lightning.pytorch`` or ``pytorch_lightning``."""
+    return "pytorch_lightning" if _base(module).__module__.startswith("pytorch_lightning") else "lightning.pytorch"
+
+
+def _base(module: LightningModule) -> type:
+    return next(cls for cls in type(module).__mro__ if _is(cls, "LightningModule"))
 
 
 def _is(cls: type, name: str) -> bool:

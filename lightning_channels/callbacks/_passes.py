@@ -15,7 +15,7 @@ from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 
 from lightning_channels.callbacks._calls import Call, CallWatch
-from lightning_channels.callbacks._step import StepStandIn, batch_of, loss_of, with_loss
+from lightning_channels.callbacks._step import StepStandIn, with_more_loss
 from lightning_channels.distillation import Distillation, detached
 from lightning_channels.dynamic_ops.cuts import JointGradients
 from lightning_channels.errors import ConfigError
@@ -92,23 +92,21 @@ class Passes:
             return self._lean_pass()
         if len(self._choices) < 2:
             return own(*arguments, **keywords)
-        with self._watch.watching() as calls:
-            result = own(*arguments, **keywords)
-        loss = loss_of(result)
-        if loss is None:
-            return result
-        batch = batch_of(arguments, keywords)
-        for call in calls:
-            call.outputs = detached(call.outputs)
-        if self._lean:
-            self._check_alone(calls)
-            self._pending = _Pending(calls, arguments, keywords, batch)
-            return with_loss(result, loss / self._divisor)
-        with self._joint:
-            for choices in self._choices[1:]:
-                loss = loss + self._narrow_loss(choices, calls, batch)
-        self._mutator.set_choices(self._choices[0])
-        return with_loss(result, loss / self._divisor)
+
+        def more(loss: Tensor, calls: list[Call], batch: Any) -> Tensor:
+            for call in calls:
+                call.outputs = detached(call.outputs)
+            if self._lean:
+                self._check_alone(calls)
+                self._pending = _Pending(calls, arguments, keywords, batch)
+            else:
+                with self._joint:
+                    for choices in self._choices[1:]:
+                        loss = loss + self._narrow_loss(choices, calls, batch)
+                self._mutator.set_choices(self._choices[0])
+            return loss / self._divisor
+
+        return with_more_loss(self._watch, own, arguments, keywords, more)
 
     def after_backward(self) -> None:
         """Run the passes that are left, each with a backward pass of its own."""

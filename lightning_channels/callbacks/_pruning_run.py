@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import LightningModule, Trainer
-from lightning_utilities.core.rank_zero import rank_zero_debug, rank_zero_info
+from lightning_utilities.core.rank_zero import rank_zero_debug, rank_zero_info, rank_zero_warn
 
 from lightning_channels._modules import is_sharded
 from lightning_channels._plain import is_number
@@ -17,6 +17,7 @@ from lightning_channels.callbacks._averaging import computes_statistics
 from lightning_channels.callbacks._checkpoints import PRUNING
 from lightning_channels.callbacks._errors import as_misconfiguration
 from lightning_channels.callbacks._hold_back import HoldBack
+from lightning_channels.callbacks._latency import Measuring, latency_for, latency_line
 from lightning_channels.callbacks._recovery import Recovery
 from lightning_channels.callbacks._rewind import Rewind
 from lightning_channels.callbacks._sandwich import SeveralPasses
@@ -25,11 +26,13 @@ from lightning_channels.callbacks._taught import TaughtSteps
 from lightning_channels.callbacks._teacher import Frozen, Teacher, check_frozen, check_tensors, freeze
 from lightning_channels.errors import StructureError, check_keys
 from lightning_channels.pruning import PruneEvent, Pruner
+from lightning_channels.resources import LatencyModel, Resources
+from lightning_channels.resources.latency_data import LatencyData
 from lightning_channels.samplers import Choices
 
 __all__ = ["PrunedSubnet", "PruningHooks"]
 
-_STATE = ("pruner", "progress", "teacher")
+_STATE = ("pruner", "progress", "teacher", "latency")
 
 _OTHER_CHANNELS = (
     "the ranks don't agree on which channels to keep, and would train different subnets without an error. A criterion "
@@ -57,8 +60,11 @@ class PruningHooks(SeveralPasses, ABC):
     of_a_run: ClassVar[tuple[str, ...]] = ("_taught", "_rewind", "_held_back")
     recovery: Recovery
     log_resources: bool
+    example_inputs: Any
     _make_pruner: Callable[[], Pruner] | None = None
     _pruner: Pruner | None = None
+    _measuring: Measuring | None = None
+    _latency: dict[str, Any] | None = None
     _progress = 0.0
     _frozen: Frozen | None = None
     _looked_at: int | None = None
@@ -83,7 +89,7 @@ class PruningHooks(SeveralPasses, ABC):
         """Begin anew with another model."""
         if self._make_pruner is not None:
             self._pruner = self._make_pruner()
-        self._progress, self._frozen = 0.0, None
+        self._progress, self._frozen, self._latency = 0.0, None, None
 
     @property
     def _has_teacher(self) -> bool:
@@ -117,8 +123,8 @@ class PruningHooks(SeveralPasses, ABC):
             return
         self._looked_at = None
         if not pruner.finished:
-            with as_misconfiguration(self.state_key):
-                pruner.start(self.mutator, _steps(trainer))
+            self._agree_on_divisor(trainer, pruner)
+            self._start_pruner(trainer, pl_module, pruner)
         if self.recovery.hold_back:
             self._held_back = HoldBack(trainer, lambda: pruner.finished)
         if self._has_teacher:
@@ -127,6 +133,32 @@ class PruningHooks(SeveralPasses, ABC):
                     check_frozen(self._frozen, pl_module)
             self._taught = TaughtSteps(pl_module, self.mutator, self.distillation)
             self._call_teacher(pl_module)
+
+    def _start_pruner(self, trainer: Trainer, pl_module: LightningModule, pruner: Pruner) -> None:
+        with as_misconfiguration(self.state_key):
+            resources = self._resources(trainer, pl_module)
+            steps: float | None = _steps(trainer)
+            if _is_trial(trainer):  # a few batches, of a training whose steps were meant
+                steps = pruner.timing.trial(pruner.schedule, _steps(trainer))
+            pruner.start(self.mutator, steps, resources)
+        if resources is not None and not pruner.finished:
+            rank_zero_info(f"{self.state_key}: {latency_line(resources, pruner)}")
+
+    def _resources(self, trainer: Trainer, pl_module: LightningModule) -> Resources | None:
+        """What choices cost where that takes more than counting: with latency, which is measured once."""
+        if self._measuring is None:
+            return None
+        if self._latency is None:
+            self._latency = latency_for(self._measuring, trainer, pl_module, self.mutator, self.example_inputs)
+        resources = Resources(self.mutator, per_sample=True)
+        resources.add_latency(LatencyModel.from_dict(self.mutator, self._latency))
+        return resources
+
+    def _agree_on_divisor(self, trainer: Trainer, pruner: Pruner) -> None:
+        """Take rank zero's, where the machine decides: ranks may be on different ones."""
+        if pruner.auto_divisor:
+            pruner.divisor = trainer.strategy.broadcast(pruner.divisor)
+            rank_zero_info(f"{self.state_key}: layers are pruned to multiples of {pruner.divisor} (divisor='auto')")
 
     # --- a step ------------------------------------------------------------------------------------------------------
 
@@ -180,6 +212,11 @@ class PruningHooks(SeveralPasses, ABC):
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Let go of the module; it stays pruned."""
         super().on_train_end(trainer, pl_module)
+        left = self._pruner.unfinished() if self._pruner is not None and self._pruner.started else None
+        if left is not None and not _is_trial(trainer):
+            rank_zero_warn(
+                f"{self.state_key}: the training ended at step {trainer.global_step}, before the pruning did: {left}"
+            )
         self._leave_pruning()
 
     def _leave_pruning(self) -> None:
@@ -201,10 +238,11 @@ class PruningHooks(SeveralPasses, ABC):
         """What a checkpoint holds besides the structure: plain data and tensors."""
         if self._pruner is None:
             return {}
-        return {PRUNING: dict(zip(_STATE, (self._pruner.state_dict(), self._progress, self._frozen), strict=True))}
+        state = {"pruner": self._pruner.state_dict(), "progress": self._progress, "teacher": self._frozen}
+        return {PRUNING: state if self._latency is None else {**state, "latency": self._latency}}
 
-    def _read_pruning(self, state: Any) -> tuple[Pruner, float, Frozen | None] | None:
-        """Pruner, progress and teacher of such a state; None where nothing is pruned by a criterion.
+    def _read_pruning(self, state: Any) -> tuple[Pruner, float, Frozen | None, dict[str, Any] | None] | None:
+        """Pruner, progress, teacher and latency of such a state; None where nothing is pruned by a criterion.
 
         Raises:
             ConfigError: If it is something else.
@@ -216,9 +254,11 @@ class PruningHooks(SeveralPasses, ABC):
         if not is_number(progress) or not 0 <= progress <= 1:
             raise StructureError(f"a pruning's progress must be a number in [0, 1], got {progress!r}")
         check_tensors(frozen)
+        measured = state.get("latency")
+        latency = None if measured is None else LatencyData.of(measured).to_dict()
         pruner = self._make_pruner()
         pruner.load_state_dict(state.get("pruner"))
-        return pruner, float(progress), frozen
+        return pruner, float(progress), frozen, latency
 
 
 def _steps(trainer: Trainer) -> int | None:
@@ -227,6 +267,10 @@ def _steps(trainer: Trainer) -> int | None:
         return None
     steps = trainer.estimated_stepping_batches
     return int(steps) if math.isfinite(steps) and steps >= 0 else None
+
+
+def _is_trial(trainer: Trainer) -> bool:
+    return bool(trainer.fast_dev_run)  # type: ignore[attr-defined]
 
 
 def _tell_scale(criterion: Any, trainer: Trainer) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from itertools import islice
 from typing import Any
 
@@ -19,7 +19,7 @@ from lightning_channels.callbacks._packages import overrides
 from lightning_channels.recalibration import recalibrated
 from lightning_channels.tracing.running import call
 
-__all__ = ["Recalibration"]
+__all__ = ["Recalibration", "forward_of", "is_indexable", "moved_batches"]
 
 
 class Recalibration:
@@ -63,33 +63,23 @@ class Recalibration:
         if self._trainer.sanity_checking:
             return
         target = self._target()
-        module = self._module if overrides(self._module, "forward") else target
-
-        def forward(_: nn.Module, batch: Any) -> Any:
-            with self._trainer.precision_plugin.forward_context():
-                return call(module, placed(fitting(batch, module), module))
-
-        self._undo.enter_context(recalibrated(target, self._batches(), forward))
+        forward = forward_of(self._trainer, self._module, target)
+        with self._batches() as batches:
+            self._undo.enter_context(recalibrated(target, batches, forward))
 
     def _ending(self, *args: Any, **kwargs: Any) -> None:
         self._undo.close()
         self._end(*args, **kwargs)
 
-    def _batches(self) -> Iterator[Any]:
-        """Training batches, on the device and as the module gets them; the loader is afterwards as it was."""
+    def _batches(self) -> AbstractContextManager[Iterator[Any]]:
+        """Training batches."""
         loader = self._loader()
-        is_known = isinstance(loader, DataLoader) and not isinstance(loader.dataset, IterableDataset)
-        if not is_known or loader.batch_sampler is None:
+        if not is_indexable(loader):
             raise MisconfigurationException(
                 f"recalibrate takes its batches from the training data, which must be a DataLoader that makes batches "
                 f"of a map-style data set, and it is a {type(loader).__name__}; call recalibrate_batch_norm instead"
             )
-        with preserve_rng(*generators_of(loader)):
-            for keys in islice(iter(loader.batch_sampler), self._num_batches):
-                # fetched here: a second iterator would take the workers away from the one that trains
-                dataset = loader.dataset
-                samples = dataset.__getitems__(keys) if hasattr(dataset, "__getitems__") else [dataset[k] for k in keys]
-                yield self._moved(loader.collate_fn(samples))
+        return moved_batches(self._trainer, self._module, loader, self._num_batches)
 
     def _loader(self) -> Any:
         trainer, module = self._trainer, self._module
@@ -98,8 +88,46 @@ class Recalibration:
         datamodule = getattr(trainer, "datamodule", None)
         return module.train_dataloader() if datamodule is None else datamodule.train_dataloader()
 
-    def _moved(self, batch: Any) -> Any:
-        batch = self._trainer.precision_plugin.convert_input(batch)
-        batch = self._module._on_before_batch_transfer(batch)
-        device = next((p.device for p in self._module.parameters()), torch.device("cpu"))
-        return self._module._apply_batch_transfer_handler(batch, device=device)
+
+def forward_of(trainer: Trainer, module: LightningModule, target: nn.Module) -> Callable[[nn.Module, Any], Any]:
+    """Runs the target on a batch in the trainer's precision, through the LightningModule's forward if it has one."""
+    called = module if overrides(module, "forward") else target
+
+    def forward(_: nn.Module, batch: Any) -> Any:
+        with trainer.precision_plugin.forward_context():
+            return call(called, placed(fitting(batch, called), called))
+
+    return forward
+
+
+def is_indexable(loader: Any) -> bool:
+    """Whether batches of a loader can be had without an iterator of it."""
+    is_known = isinstance(loader, DataLoader) and not isinstance(loader.dataset, IterableDataset)
+    return is_known and loader.batch_sampler is not None
+
+
+@contextmanager
+def moved_batches(trainer: Trainer, module: LightningModule, loader: Any, num_batches: int) -> Iterator[Iterator[Any]]:
+    """The first batches, on the device and as the module gets them; a DataLoader is afterwards as it was.
+
+    Its generators are put back when the block ends: batches that an error leaves unfinished would do that whenever they
+    are collected.
+    """
+    indexable = is_indexable(loader)
+    device = next((p.device for p in module.parameters()), torch.device("cpu"))
+
+    def moved(batch: Any) -> Any:
+        batch = trainer.precision_plugin.convert_input(batch)
+        batch = module._on_before_batch_transfer(batch)
+        return module._apply_batch_transfer_handler(batch, device=device)
+
+    with preserve_rng(*(generators_of(loader) if indexable else ())):
+        yield map(moved, islice(_fetched(loader) if indexable else iter(loader), num_batches))
+
+
+def _fetched(loader: DataLoader[Any]) -> Iterator[Any]:
+    dataset: Any = loader.dataset
+    for keys in iter(loader.batch_sampler or ()):
+        # fetched here: a second iterator would take the workers away from the one that trains
+        samples = dataset.__getitems__(keys) if hasattr(dataset, "__getitems__") else [dataset[k] for k in keys]
+        yield loader.collate_fn(samples)

@@ -15,7 +15,8 @@ __all__ = ["Recovery", "TeacherKind", "pruner_maker", "read_recovery"]
 TeacherKind = Literal["frozen", "live"]
 
 _TEACHERS = ("frozen", "live")
-_PRUNING = ("scope", "floor", "ignore", "normalizer", "regrow")
+_PRUNING = ("scope", "floor", "ignore", "divisor", "normalizer", "regrow")
+_MEASURING = "latency"  # of the callback's pruning, and none of the pruner's arguments
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,8 @@ def pruner_maker(
     if criterion is None and target is None and schedule is None and pruning is None:
         return None
     options: Mapping[str, Any] = {} if pruning is None else pruning
-    check_keys(options, _PRUNING, "pruning")
+    check_keys(options, (*_PRUNING, _MEASURING), "pruning")
+    options = {name: value for name, value in options.items() if name != _MEASURING}
     how = recipe.get("criterion", "l1") if criterion is None else criterion
     when = recipe.get("schedule", "one_shot") if schedule is None else schedule
     return partial(Pruner, how, target, when, **options)

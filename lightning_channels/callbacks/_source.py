@@ -10,7 +10,8 @@ from typing import Any
 import torch
 
 from lightning_channels._plain import read_file, to_plain
-from lightning_channels.callbacks._checkpoints import PRUNING, structure_path
+from lightning_channels.callbacks._checkpoints import structure_path
+from lightning_channels.callbacks._stored import plain_structure
 from lightning_channels.errors import ConfigError
 from lightning_channels.mutators import ChannelMutator
 from lightning_channels.registry import UNITS, build
@@ -131,10 +132,7 @@ def _read_path(path: Path, module: str | None) -> Any:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
         states = checkpoint.get("callbacks", {})
         if key in states:
-            state = states[key]
-            if isinstance(state, dict):  # a pruning's state has tensors, and a mutator is made without it
-                state = {name: value for name, value in state.items() if name != PRUNING}
-            return to_plain(state, key)
+            return plain_structure(states[key], key)
         others = [name for name in states if isinstance(name, str)]
         reason = f"it holds no state of {key}" + (f", only of {', '.join(others)}" if others else "")
     except Exception as error:  # torch.load raises many kinds, all of which mean: not readable as data

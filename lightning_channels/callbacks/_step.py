@@ -10,9 +10,10 @@ from typing import Any, Protocol
 from lightning.pytorch import LightningModule
 from torch import Tensor
 
+from lightning_channels.callbacks._calls import Call, CallWatch
 from lightning_channels.callbacks._errors import as_misconfiguration
 
-__all__ = ["Step", "StepStandIn", "batch_of", "loss_of", "with_loss"]
+__all__ = ["Step", "StepStandIn", "with_more_loss"]
 
 
 class Step(Protocol):
@@ -66,17 +67,30 @@ class StepStandIn:
         return getattr, (self._module, "training_step")  # as methods are pickled; there it finds the class's own
 
 
-def batch_of(arguments: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
-    """The batch among the arguments of a step."""
-    return arguments[0] if arguments else next(iter(keywords.values()), None)
+def with_more_loss(
+    watch: CallWatch,
+    own: Callable[..., Any],
+    arguments: tuple[Any, ...],
+    keywords: dict[str, Any],
+    more: Callable[[Tensor, list[Call], Any], Tensor],
+) -> Any:
+    """Run a step, and return its result with another loss; a result without one, of a step that is skipped, as it is.
 
+    Args:
+        watch: Of the step's module.
+        own: The module's ``training_step``.
+        arguments: What the trainer passes.
+        keywords: What it passes by name.
+        more: The step's own loss, what it called, the batch → the loss.
 
-def loss_of(result: Any) -> Tensor | None:
-    """The loss in a step's result; None where the step is skipped, or in error."""
+    Raises:
+        ConfigError: If nothing was called that can be narrow, or if it can't be called again.
+    """
+    with watch.watching() as calls:
+        result = own(*arguments, **keywords)
     loss = result.get("loss") if isinstance(result, Mapping) else result
-    return loss if isinstance(loss, Tensor) else None
-
-
-def with_loss(result: Any, loss: Tensor) -> Any:
-    """The same result with another loss."""
+    if not isinstance(loss, Tensor):
+        return result
+    batch = arguments[0] if arguments else next(iter(keywords.values()), None)
+    loss = more(loss, calls, batch)
     return {**result, "loss": loss} if isinstance(result, Mapping) else loss

@@ -126,7 +126,8 @@ def lost_modules(mutator: ChannelMutator) -> list[str]:
 
 _DIFFERENT = (
     "the ranks don't agree on the units or on the first step's choices, and would train different subnets without an "
-    "error. Give each rank the same seed, sampler and model; a sampler must be a pure function of its arguments"
+    "error. Give each rank the same seed, sampler, units and model (a number for divisor='auto', where machines "
+    "differ); a sampler must be a pure function of its arguments"
 )
 
 

@@ -6,9 +6,10 @@ from collections.abc import Callable
 from typing import Any
 
 from lightning.pytorch import LightningModule
+from torch import Tensor
 
-from lightning_channels.callbacks._calls import CallWatch
-from lightning_channels.callbacks._step import StepStandIn, batch_of, loss_of, with_loss
+from lightning_channels.callbacks._calls import Call, CallWatch
+from lightning_channels.callbacks._step import StepStandIn, with_more_loss
 from lightning_channels.callbacks._teacher import Teacher
 from lightning_channels.distillation import Distillation
 from lightning_channels.mutators import ChannelMutator
@@ -44,12 +45,10 @@ class TaughtSteps:
         teacher = self.teacher
         if teacher is None:
             return own(*arguments, **keywords)
-        with self._watch.watching() as calls:
-            result = own(*arguments, **keywords)
-        loss = loss_of(result)
-        if loss is None:
-            return result
-        batch = batch_of(arguments, keywords)
-        for call in calls:
-            loss = loss + self._distillation(call.outputs, teacher.outputs(call), batch)
-        return with_loss(result, loss)
+
+        def more(loss: Tensor, calls: list[Call], batch: Any) -> Tensor:
+            for call in calls:
+                loss = loss + self._distillation(call.outputs, teacher.outputs(call), batch)
+            return loss
+
+        return with_more_loss(self._watch, own, arguments, keywords, more)

@@ -15,6 +15,7 @@ from lightning_channels.callbacks._averaging import computes_statistics, statist
 from lightning_channels.callbacks._checkpoints import PRUNING
 from lightning_channels.callbacks._choices import read_eval_choices
 from lightning_channels.callbacks._errors import as_misconfiguration
+from lightning_channels.callbacks._latency import read_latency
 from lightning_channels.callbacks._passes import Memory
 from lightning_channels.callbacks._prepared import PreparedModule
 from lightning_channels.callbacks._pruning_run import PrunedSubnet
@@ -87,12 +88,15 @@ class ChannelPruning(PreparedModule):
         criterion: What a channel is worth, for a callback that prunes instead of drawing subnets: ``"l1"`` and others
             by name, a dict with ``type`` and arguments, a criterion, or a function unit → scores. ``"l1"`` by default.
         target: What may be left at the end of the pruning, by resource: a share of the whole net
-            (``{"flops": 0.5}``, ``"50%"``) or an amount (``{"params": "10M"}``).
+            (``{"flops": 0.5}``, ``"50%"``) or an amount (``{"params": "10M"}``). ``{"latency_ms": "3ms"}`` is measured
+            where the module is, before the first step.
         schedule: How to go there: ``"one_shot"`` (the default), ``"linear"``, ``"cubic"``, ``"greedy"``, a dict with
             ``type``, its arguments, ``start_step``, ``end_step`` and ``interval``, or a function progress → share of
             the way. By default the first half of the training prunes, and the second half fine-tunes what is left.
-        pruning: More about what is pruned, as a dict: ``scope``, ``floor``, ``ignore``, ``normalizer``, ``regrow`` of
-            :class:`~lightning_channels.pruning.Pruner`.
+        pruning: More about what is pruned, as a dict: ``scope``, ``floor``, ``ignore``, ``divisor``, ``normalizer``,
+            ``regrow`` of :class:`~lightning_channels.pruning.Pruner`, and for a target in milliseconds ``latency``: a
+            dict of ``batch_size`` (1 by default), ``device``, ``example_inputs``, ``shares``, ``random_choices``,
+            ``seed`` and ``progress``; or a :class:`~lightning_channels.LatencyModel`, or the path of a saved one.
         recovery: How the pruned subnet recovers, as a dict. ``teacher``: the unpruned model, from which it learns what
             ``distillation`` says besides its own loss: as it was before the pruning (``"frozen"``, the default with a
             ``distillation``), or with the weights of now (``"live"``). ``lr_rewind=True``: learning-rate schedulers
@@ -159,6 +163,7 @@ class ChannelPruning(PreparedModule):
             self._source = MutatorSource(mutator, unit, module)
             self._make_pruner = pruner_maker(criterion, target, schedule, pruning, self._source.recipe)
             self.recovery = read_recovery(recovery, self._make_pruner is not None, distillation is not None)
+            self._measuring = read_latency(pruning, target)
             self._forget_pruning()
             self.sampler = self._sampler_of(sampler, choices)
             self.eval_choices = read_eval_choices(eval_choices)
@@ -199,6 +204,7 @@ class ChannelPruning(PreparedModule):
         """Check that all ranks have the same units and draw the same choices; go on where a checkpoint was written."""
         facts = {
             "units": [(unit.name, unit.num_channels) for unit in self.mutator.mutable_units],
+            "divisors": [getattr(unit, "divisor", 1) for unit in self.mutator.mutable_units],
             "choices": self._drawn(self.mutator, trainer.current_epoch, 0),
             "kept": self.mutator.kept_channels(),
             "order": [unit.order for unit in self.mutator.mutable_units],
@@ -283,4 +289,4 @@ class ChannelPruning(PreparedModule):
             if self._mutator is not None:
                 self._mutator.load_structure(structure)
             if pruned is not None:
-                self._pruner, self._progress, self._frozen = pruned
+                self._pruner, self._progress, self._frozen, self._latency = pruned

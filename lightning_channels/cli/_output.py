@@ -1,34 +1,58 @@
-"""What the commands share: a prepared model, and where their output goes."""
+"""Where the commands' output goes."""
 
 from __future__ import annotations
 
-import contextlib
 import json
+import os
 import sys
+import warnings
 from argparse import Namespace
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import Any
 
-from lightning_channels._config import mutator_config
-from lightning_channels.cli._source import load
+from lightning_channels._files import replacing
+from lightning_channels._progress import told
 from lightning_channels.errors import ConfigError
-from lightning_channels.registry import build
 
-__all__ = ["prepared", "to_json", "write"]
+__all__ = ["is_first", "say", "shown", "to_json", "undisturbed", "wants_bar", "write"]
 
 
-def prepared(arguments: Namespace) -> Any:
-    """The mutator of the model that a command was given, prepared.
+def is_first() -> bool:
+    """Whether this process is the one that writes, of those that torchrun started."""
+    return os.environ.get("RANK", "0") == "0"
 
-    Raises:
-        ChannelsError: If the model cannot be found, built or analysed.
-    """
-    # Whatever the model's code prints must not end up in the JSON.
-    with contextlib.redirect_stdout(sys.stderr):
-        config, model = load(arguments.config, arguments.overrides)
-        mutator = build(mutator_config(config))
-        mutator.prepare_from_supernet(model)
-    return mutator
+
+_OF_OTHERS = (".*LeafSpec.*is deprecated.*", ".*does not have many workers.*")
+"""What torch says of Lightning's code, and Lightning of loaders that are as their user wants them."""
+
+
+@contextmanager
+def undisturbed() -> Iterator[None]:
+    """Whatever a user's code prints goes to stderr, and not into the output."""
+    with redirect_stdout(sys.stderr), warnings.catch_warnings():
+        for message in _OF_OTHERS:
+            warnings.filterwarnings("ignore", message=message)
+        yield
+
+
+@contextmanager
+def shown(arguments: Namespace, what: str, total: int | None) -> Iterator[Callable[[], object]]:
+    """A bar on stderr, where somebody looks at it; yields what is to be called after each subnet."""
+    with told(wants_bar(arguments), what, total, "subnet") as step:
+        yield step
+
+
+def wants_bar(arguments: Namespace) -> bool:
+    """Whether a bar is to be shown."""
+    return is_first() and bool(sys.stderr.isatty() if arguments.progress is None else arguments.progress)
+
+
+def say(message: str) -> None:
+    """Tell the user something that is no part of the output."""
+    if is_first():
+        print(message, file=sys.stderr)
 
 
 def to_json(output: Any) -> str:
@@ -47,11 +71,18 @@ def write(text: str, path: str | None, what: str) -> None:
     Raises:
         ConfigError: If the file cannot be written.
     """
+    if not is_first():
+        return
     if path is None:
         sys.stdout.write(f"{text}\n")
         return
+    file = Path(path)
     try:
-        Path(path).write_text(f"{text}\n", encoding="utf-8")
+        if file.is_file() or (file.parent.is_dir() and not file.exists()):
+            with replacing(file) as temporary:
+                temporary.write_text(f"{text}\n", encoding="utf-8")
+        else:  # a device or a pipe, which nothing can take the place of; or an error
+            file.write_text(f"{text}\n", encoding="utf-8")
     except OSError as error:
         raise ConfigError(f"cannot write {path}: {error.strerror or error}") from error
-    print(f"{what} written to {path}", file=sys.stderr)
+    say(f"{what} written to {path}")

@@ -34,6 +34,8 @@ __all__ = [
 STATE = "_channels"
 """Key of the state in ``module.__dict__``: no parameter, no buffer and no submodule, so no state dict sees it."""
 
+_NONE: frozenset[str] = frozenset()  # Python makes a new one at each call, of 216 bytes
+
 Entry = tuple[int, MutableChannelContainer, int]
 """(dim, container, groups): the dim holds the container's channels, or those of one of its groups."""
 
@@ -79,7 +81,7 @@ class ChannelState:
         self.checked: tuple[Selection, ...] | None = None  # the last selections that the groups agreed with
         self.candidates: nn.ModuleList | None = None  # of a switchable norm: tensors for all candidates but the widest
         self.joint: JointGradients | None = None  # while several passes share the gradients of their tensors
-        self.sharded: set[str] = set()  # tensors of which there are only shards now; who reads one wants all of it
+        self.sharded = _NONE  # tensors of which there are only shards now; who reads one wants all of it
         self.views = Views()  # of tensors at the present widths
         self.joined = False  # inside a forward whose gradients must reach all candidates' parameters
 
@@ -90,9 +92,9 @@ class ChannelState:
         it initialises itself in the first forward, after a load and after a move.
         """
         if is_sharded(tensor):
-            self.sharded.add(name)
-        else:
-            self.sharded.discard(name)
+            self.sharded |= {name}
+        elif name in self.sharded:
+            self.sharded -= {name}
 
     @contextmanager
     def shown_full(self) -> Iterator[None]:

@@ -22,7 +22,7 @@ from lightning_channels.mutators.preparation import MUTATOR
 from lightning_channels.tracing.preserving import paused_gc
 from lightning_channels.units.choosing import Choice, is_listed
 
-__all__ = ["export_subnet"]
+__all__ = ["chosen", "export_subnet", "static_copy"]
 
 # what a LightningModule holds that isn't the model, and what a prepared root holds that is ours
 _RUNNERS = {"_trainer", "_fabric"}
@@ -78,7 +78,7 @@ def static_copy(model: nn.Module, choices: Mapping[str, Choice] | None = None, t
             f"{type(model).__name__} is not prepared; prepare it first (ChannelMutator.prepare_from_supernet, or the"
             " ChannelPruning callback)"
         )
-    with _chosen(model, choices or {}):
+    with chosen(model, choices or {}):
         # deepcopy finds the small tensors as if it had copied the full ones already, and make_static as if it had cut
         memo: dict[int, Any] = {}
         cut: StaticMemo = {}
@@ -154,7 +154,7 @@ def _uncompiled(model: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
-def _chosen(model: nn.Module, choices: Mapping[str, Choice]) -> Iterator[None]:
+def chosen(model: nn.Module, choices: Mapping[str, Choice]) -> Iterator[None]:
     """Set units by name inside the block; what decides about a channel is found through the model's own containers."""
     units = _units(model) if choices else {}
     for name in choices:

@@ -149,7 +149,10 @@ class BaseMutableChannel:
         Raises:
             ChoiceError: If nothing would be kept, or a channel is out of range or named twice.
         """
-        self._set(normalise(channels, self.num_channels, self.name or type(self).__name__))
+        if type(channels) is int and 0 < channels < self.num_channels:
+            self._set(channels)
+        else:
+            self._set(normalise(channels, self.num_channels, self.name or type(self).__name__))
 
     def _set(self, selection: Selection) -> None:
         if selection is self._selection or (type(selection) in _COMPARED and selection == self._selection):

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import random
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 import torch
 from torch import nn
 
+from lightning_channels._packed import Packed
 from lightning_channels._plain import to_plain
-from lightning_channels.errors import ChoiceError, ConfigError, PrepareError, did_you_mean
-from lightning_channels.eval_caches import forget, keepers
-from lightning_channels.mutables import batch_update
+from lightning_channels.errors import ConfigError, PrepareError
+from lightning_channels.eval_caches import keepers
 from lightning_channels.mutators import structure
 from lightning_channels.mutators.attention_report import AttentionUnits
 from lightning_channels.mutators.costs import Costs
@@ -28,12 +27,13 @@ from lightning_channels.mutators.preparation import (
 )
 from lightning_channels.mutators.proof import ProofRecord
 from lightning_channels.mutators.report import OpReport, Report, make_report
+from lightning_channels.mutators.steering import Steering
 from lightning_channels.mutators.unit_config import UnitConfig
 from lightning_channels.registry import MUTATORS
 from lightning_channels.tracing.preserving import paused_gc
 from lightning_channels.tracing.running import ExampleInputs
 from lightning_channels.units import MutableChannelUnit
-from lightning_channels.units.choosing import Choice, is_listed
+from lightning_channels.units.choosing import Choice
 from lightning_channels.units.constraints import check_constraints
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ __all__ = ["ChannelMutator", "find_mutator"]
 
 
 @MUTATORS.register(aliases=("channel",))
-class ChannelMutator:
+class ChannelMutator(Steering):
     """Finds the units of a model and steers their widths.
 
     Args:
@@ -59,7 +59,6 @@ class ChannelMutator:
     Attributes:
         macs: Multiply-accumulates of each module at full width, for the example input's batch, where they were
             recorded.
-        costs: What any choice costs, where that was recorded; :class:`lightning_channels.Resources` counts with it.
         proof_record: How the mutable units were verified.
 
     Raises:
@@ -81,21 +80,20 @@ class ChannelMutator:
         channel_unit_cfg: str | type | Mapping[str, Any] = "SequentialMutableChannelUnit",
         parse_cfg: Mapping[str, Any] | None = None,
     ) -> None:
+        super().__init__()
         self.unit_config = UnitConfig(channel_unit_cfg)
         self.parse_cfg: dict[str, Any] = to_plain(
             {"type": "ForwardTracer"} if parse_cfg is None or parse_cfg == {} else parse_cfg, "parse_cfg"
         )
         self._tracer = make_tracer(self.parse_cfg)
-        self._units: list[MutableChannelUnit] | None = None
         self._model: nn.Module | None = None
         self._before: list[Snapshot] = []
-        self._fingerprint: dict[str, Any] = {}
+        self._fingerprint = Packed({})
         self._expected: dict[str, Any] = {}
         self._unruled: tuple[OpReport, ...] = ()
         self._attentions: tuple[AttentionUnits, ...] = ()
-        self._keepers: list[nn.Module] = []
         self.proof_record = ProofRecord()
-        self.costs = Costs()
+        self._costs = Packed({})
         self.macs: dict[str, int] = {}
 
     @property
@@ -160,8 +158,8 @@ class ChannelMutator:
             self._units = None
             release(model, attached, found.before)
             raise
-        self._model, self._fingerprint = model, fingerprint
-        self.costs, self.macs = costs, costs.full_macs(found.units) or found.known_macs
+        self._model, self._fingerprint = model, Packed(fingerprint)
+        self._costs, self.macs = Packed(costs.to_plain()), costs.full_macs(found.units) or found.known_macs
         self._keepers = keepers(model)
         for unit in found.units if self._keepers else ():
             unit._changed = self.widths_changed
@@ -200,7 +198,7 @@ class ChannelMutator:
         self._units = self._model = None
         self.widths_changed()
         self._keepers = []
-        self._fingerprint, self.macs, self._before, self.costs = {}, {}, [], Costs()
+        self._fingerprint, self._costs, self.macs, self._before = Packed({}), Packed({}), {}, []
         return model
 
     @property
@@ -214,115 +212,12 @@ class ChannelMutator:
             raise PrepareError("no model is prepared; call prepare_from_supernet(model) first")
         return self._model
 
-    # --- units and choices -------------------------------------------------------------------------------------------
+    # --- what was found ----------------------------------------------------------------------------------------------
 
     @property
-    def units(self) -> list[MutableChannelUnit]:
-        """All units, those of the model's input and output too, in the order of their modules."""
-        if self._units is None:
-            raise PrepareError("no model is prepared; call prepare_from_supernet(model) first")
-        return self._units
-
-    @property
-    def mutable_units(self) -> list[MutableChannelUnit]:
-        """The units whose width can change."""
-        return [unit for unit in self.units if unit.is_mutable]
-
-    @property
-    def name2unit(self) -> dict[str, MutableChannelUnit]:
-        """Name → unit."""
-        return {unit.name: unit for unit in self.units}
-
-    def sample_choices(self, kind: str = "random", rng: random.Random | None = None) -> dict[str, int | float]:
-        """A choice for every mutable unit.
-
-        Args:
-            kind: ``"random"``, ``"max"`` or ``"min"``.
-            rng: Source of randomness; Python's global one by default.
-
-        Raises:
-            ConfigError: If ``kind`` is another one.
-        """
-        if kind == "random":
-            return {unit.name: unit.sample_choice(rng) for unit in self.mutable_units}
-        if kind == "max":
-            return {unit.name: unit.max_choice for unit in self.mutable_units}
-        if kind == "min":
-            return {unit.name: unit.min_choice for unit in self.mutable_units}
-        kinds = ("random", "max", "min")
-        raise ConfigError(f"kind must be one of {', '.join(kinds)}, got {kind!r}{did_you_mean(kind, kinds)}")
-
-    def check_choices(self, choices: Mapping[str, Choice]) -> list[tuple[MutableChannelUnit, int]]:
-        """The numbers of channels that choices stand for, without setting them.
-
-        Args:
-            choices: As :meth:`set_choices` takes them.
-
-        Raises:
-            ChoiceError: If a name is unknown or a choice is not allowed.
-        """
-        known = self._named(choices)
-        return [(known[name], known[name].check_choice(choice)) for name, choice in choices.items()]
-
-    def set_choices(self, choices: Mapping[str, Choice]) -> None:
-        """Set widths; units that are not named keep theirs.
-
-        Args:
-            choices: Unit name → number of channels or ratio, as the unit's ``choice_mode`` says; rounded to what
-                divisor and groups allow. Or a list of the channels to keep, which is taken as it is.
-
-        Raises:
-            ChoiceError: If a name is unknown or a choice is not allowed; no width is changed then.
-        """
-        units = self._named(choices)
-        with batch_update():
-            for name, choice in choices.items():
-                units[name].choose(choice)
-        self.widths_changed()
-
-    def _named(self, names: Iterable[str]) -> dict[str, MutableChannelUnit]:
-        known = self.name2unit
-        for name in names:
-            if name not in known:
-                hint = did_you_mean(name, known) or "."
-                raise ChoiceError(f"unknown unit {name!r}{hint} The model has {len(known)} units")
-        return known
-
-    def kept_channels(self) -> dict[str, list[int]]:
-        """The active channels of the mutable units that keep something else than their first ones."""
-        kept = {unit.name: unit.kept for unit in self.mutable_units}
-        return {name: channels for name, channels in kept.items() if channels is not None}
-
-    def keep_channels(self, kept: Mapping[str, Sequence[int]]) -> None:
-        """Activate exactly these channels; units that are not named keep theirs.
-
-        Args:
-            kept: Unit name → indices.
-
-        Raises:
-            ChoiceError: If a name is unknown, or a unit can't keep exactly these; nothing is changed then.
-        """
-        for name, channels in kept.items():
-            if not is_listed(channels):
-                raise ChoiceError(f"the kept channels of unit {name!r} must be a list of integers, got {channels!r}")
-        self.set_choices(kept)
-
-    def widths_changed(self) -> None:
-        """Let the model forget what it computed in eval mode at other widths, such as position biases that it keeps.
-
-        A mutator's and its units' methods do that themselves; it is needed where a mutable was set.
-        """
-        forget(self._keepers)
-
-    @property
-    def current_choices(self) -> dict[str, int | float]:
-        """The choice of every mutable unit."""
-        return {unit.name: unit.current_choice for unit in self.mutable_units}
-
-    @property
-    def choice_template(self) -> dict[str, int | float]:
-        """The choice of every mutable unit, to be edited and given to :meth:`set_choices`."""
-        return self.current_choices
+    def costs(self) -> Costs:
+        """What any choice costs, where that was recorded; :class:`lightning_channels.Resources` counts with it."""
+        return Costs(**self._costs.unpacked())
 
     def report(self) -> Report:
         """Each unit with its share of the model, and why what can't change can't. Prints as a table."""
@@ -380,7 +275,7 @@ class ChannelMutator:
             :mod:`lightning_channels.mutators.structure`.
         """
         template = self.config_template(with_unit_init_args=True, with_channels=True)
-        return structure.dump(template, self.costs.to_plain(), self.current_choices, self._fingerprint)
+        return structure.dump(template, self._costs.unpacked(), self.current_choices, self._fingerprint.unpacked())
 
     @classmethod
     def from_structure(cls, data: Mapping[str, Any]) -> ChannelMutator:

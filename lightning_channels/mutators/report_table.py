@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from lightning_channels.mutators.report import Report, UnitReport
 
-__all__ = ["as_table", "share"]
+__all__ = ["as_table", "place", "proof_line", "share", "told"]
 
 _WIDTH = 100
 _LISTED = 4
@@ -23,7 +23,7 @@ def as_table(report: Report) -> str:
         head += f", {share(report.left_at_half)} are left when each is halved"
     notes = _Notes()
     table = _table(report.units, notes)
-    parts = [[*_wrapped(head, ""), *_wrapped(_proof(report), "  ")], table, notes.lines()]
+    parts = [[*_wrapped(head, ""), *_wrapped(proof_line(report), "  ")], table, notes.lines()]
     if report.attentions:
         layers: dict[str, list[str]] = {}
         for attention in report.attentions:
@@ -43,7 +43,7 @@ def as_table(report: Report) -> str:
         items = []
         for op in report.unruled:
             keeps = f"; keeps {_some(op.units)} at full width" if op.units else "; no unit's channels reach it"
-            items.append(_place(op.op, [op.module], op.line) + keeps)
+            items.append(place(op.op, [op.module], op.line) + keeps)
         parts.append(["operators without a rule:", *_items(items)])
     return "\n\n".join("\n".join(part) for part in parts if part)
 
@@ -60,7 +60,8 @@ def share(value: float) -> str:
     return "<0.1%" if text == "0.0%" and value > 0 else text
 
 
-def _proof(report: Report) -> str:
+def proof_line(report: Report) -> str:
+    """How the mutable units were verified."""
     record = report.proof
     if record is None:
         return "not proven: the units come from a template or the model itself, which was not run"
@@ -89,14 +90,20 @@ class _Notes:
     def lines(self) -> list[str]:
         found = []
         for number, ((text, op, line), modules) in enumerate(self._modules.items(), 1):
-            place = f": {_place(op, modules, line)}" if op else ""
-            found += _wrapped(f"[{number}] {text}{place}", "    ")
+            where = f": {place(op, modules, line)}" if op else ""
+            found += _wrapped(f"[{number}] {text}{where}", "    ")
         return found
 
 
-def _place(op: str, modules: Iterable[str], line: str) -> str:
+def place(op: str, modules: Iterable[str], line: str) -> str:
+    """Where an operator ran: in which modules, and the line of code without the folders that packages lie in."""
     path = line.rpartition("site-packages/")[2]
     return f"{op} in {_some([module or 'the model' for module in modules])}{f', {path}' if path else ''}"
+
+
+def told(unit: UnitReport) -> str:
+    """Why a unit can't change, without the place that its report holds apart."""
+    return unit.reason.rpartition(f" ({unit.op} in ")[0] if unit.op else unit.reason
 
 
 def _some(names: Sequence[str]) -> str:
@@ -138,8 +145,7 @@ def _table(units: Iterable[UnitReport], notes: _Notes) -> list[str]:
 def _row(unit: UnitReport, notes: _Notes) -> tuple[str, ...]:
     found = []
     if unit.reason:
-        text = unit.reason.rpartition(f" ({unit.op} in ")[0] if unit.op else unit.reason
-        found.append(notes.add(text, unit.op, unit.module, unit.line))
+        found.append(notes.add(told(unit), unit.op, unit.module, unit.line))
     if unit.mutable and not unit.exact:
         found.append(notes.add(f"not exact: {unit.inexact or 'what is dropped changes the result for the rest'}"))
     constraint = (str(unit.groups), "yes", "yes" if unit.exact else "no") if unit.mutable else ("", "no", "")

@@ -261,10 +261,24 @@ def check(data: Mapping[str, Any], units: list[MutableChannelUnit]) -> dict[str,
     if differing:
         more = f" and {len(differing) - 8} more" if len(differing) > 8 else ""
         raise StructureError(f"the checkpoint's units don't fit the model: {'; '.join(differing[:8])}{more}")
+    for name, unit in here.items():
+        _check_rounding(unit, stored[name].get("init_args"), plain["choices"][name])
     return {
         name: {"choice": choice, **{key: plain[key][name] for key in OPTIONAL if name in plain.get(key, {})}}
         for name, choice in plain["choices"].items()
     }
+
+
+def _check_rounding(unit: MutableChannelUnit, was: Any, choice: int | float) -> None:
+    """Refuse a choice that other arguments, such as another machine's divisor, would turn into another one."""
+    now = unit.init_args()
+    if not isinstance(was, dict) or was == now or unit.choice_of(unit.check_choice(choice)) == choice:
+        return
+    changed = ", ".join(f"{key}={was[key]!r}, not {now[key]!r}" for key in now if key in was and was[key] != now[key])
+    raise StructureError(
+        f"the checkpoint's units don't fit the model: {unit.name!r} was made with {changed}, which turns its choice "
+        f"{choice!r} into {unit.choice_of(unit.check_choice(choice))!r}. Prepare the model with the same arguments"
+    )
 
 
 def _facts(unit: Mapping[str, Any]) -> Any:

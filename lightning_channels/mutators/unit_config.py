@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from lightning_channels._plain import read_file, to_plain
+from lightning_channels.divisors import is_auto, resolve_divisor
 from lightning_channels.errors import ConfigError, check_keys, did_you_mean
 from lightning_channels.registry import UNITS, check_arguments
 from lightning_channels.units import MutableChannelUnit
@@ -53,6 +54,8 @@ class UnitConfig:
             config = {**config, "units": _read_units(units)}
         self.units: dict[str, dict[str, Any]] = _dict_of(config, "units", "channel_unit_cfg")
         check_arguments(self.unit_class, self.default_args, f"unit type {self.type_name} (default_args)")
+        if is_auto(self.default_args.get("divisor")):  # a template holds the number: it may be read on another machine
+            self.default_args["divisor"] = resolve_divisor(self.default_args["divisor"])
         for name, unit in self.units.items():
             self._check_unit(name, unit)
 

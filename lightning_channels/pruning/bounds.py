@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -25,7 +26,7 @@ class Bounds:
 
     Args:
         unit: The unit.
-        allowed: The numbers of channels that its type, divisor and groups allow; int64, ascending.
+        allowed: The numbers of channels that its type, the divisors and its groups allow; int64, ascending.
         least: The fewest channels that may be left.
         given: The number that it is to end with, where a pattern says so.
         ignored: Whether it stays as it is.
@@ -98,7 +99,11 @@ def check_ignore(value: Any) -> list[str]:
 
 
 def bounds_of(
-    units: Sequence[Any], floor: Mapping[str, Width], ignore: Sequence[str], given: Mapping[str, Width]
+    units: Sequence[Any],
+    floor: Mapping[str, Width],
+    ignore: Sequence[str],
+    given: Mapping[str, Width],
+    divisor: int = 1,
 ) -> list[Bounds]:
     """The bounds of units.
 
@@ -107,6 +112,7 @@ def bounds_of(
         floor: Pattern → the fewest channels that may be left; where none matches, the fewest that are allowed.
         ignore: Patterns of units that stay as they are.
         given: Pattern → the width to end with.
+        divisor: Of what the sizes of the units' layers are multiples, as far as they get smaller.
 
     Raises:
         ConfigError: If a pattern matches no unit.
@@ -117,7 +123,7 @@ def bounds_of(
     by_given = first_matches(given, names, "the scope's")
     found: list[Bounds] = []
     for unit, low, ignored, width in zip(units, by_floor, by_ignore, by_given, strict=True):
-        allowed = allowed_numbers(unit)
+        allowed = allowed_numbers(unit, divisor)
         least = _at_least(allowed, 1 if low is None else floor[low], unit.num_channels)
         number = None if width is None else _nearest(allowed, _number(given[width], unit.num_channels))
         found.append(Bounds(unit, allowed, least, number, ignored is not None))
@@ -128,10 +134,27 @@ def _number(width: Width, num_channels: int) -> float:
     return width if is_int(width) else width * num_channels
 
 
-def allowed_numbers(unit: Any) -> Tensor:
-    """All numbers of channels that a unit takes as they are; int64, ascending."""
+def allowed_numbers(unit: Any, divisor: int = 1) -> Tensor:
+    """All numbers of channels that a unit takes as they are, the most of them and what makes multiples of a divisor.
+
+    Args:
+        unit: Mutable.
+        divisor: Of the channels of each layer; a head counts as all of its channels.
+
+    Returns:
+        Int64, ascending.
+    """
     numbers = range(unit.groups, unit.num_channels + 1, unit.groups)
-    return torch.tensor([number for number in numbers if _allows(unit, number)], dtype=torch.int64)
+    allowed = torch.tensor([number for number in numbers if _allows(unit, number)], dtype=torch.int64)
+    return allowed[(allowed % _step(unit, divisor) == 0) | (allowed == allowed[-1])]
+
+
+def _step(unit: Any, divisor: int) -> int:
+    """The channels that go together: a channel may be several of a layer's, as a head is, or be one in each group."""
+    steps = (
+        divisor // math.gcd(divisor, (channel.end - channel.start) // unit.num_channels) for channel in unit.channels
+    )
+    return math.lcm(*steps)
 
 
 def _allows(unit: Any, number: int) -> bool:

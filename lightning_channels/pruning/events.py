@@ -7,7 +7,12 @@ from dataclasses import dataclass
 from lightning_channels.pruning.rungs import NEAR
 from lightning_channels.pruning.targets import readable
 
-__all__ = ["PruneEvent"]
+__all__ = ["PruneEvent", "said"]
+
+
+def said(name: str, left: float, total: float) -> str:
+    """What is left of a resource, in words."""
+    return f"{name} {readable(left)} of {readable(total)} ({left / total:.1%})"
 
 
 @dataclass(frozen=True)
@@ -41,13 +46,9 @@ class PruneEvent:
 
     def __str__(self) -> str:
         named = self.limits or {name: 0.0 for name in ("flops", "params") if name in self.reached}
-        parts = [self._of(name) for name in named]
+        parts = [said(name, self.reached[name], self.totals[name]) for name in named]
         last = f"; {self._how_near()}" if self.finished and self.limits else ""
         return f"step {self.step}: {', '.join(parts)}; {len(self.changed)} of {len(self.after)} units changed{last}"
-
-    def _of(self, name: str) -> str:
-        left, total = self.reached[name], self.totals[name]
-        return f"{name} {readable(left)} of {readable(total)} ({left / total:.1%})"
 
     def _how_near(self) -> str:
         wanted = ", ".join(f"{name} {readable(limit)}" for name, limit in self.limits.items())

@@ -12,6 +12,7 @@ from lightning_channels.pruning.allocation import allocate, allocate_alike
 from lightning_channels.pruning.bounds import Bounds
 from lightning_channels.pruning.greedy import greedy
 from lightning_channels.pruning.ranking import Ranked, rank
+from lightning_channels.pruning.reach import narrowest
 from lightning_channels.pruning.rungs import Ladder, Shares
 from lightning_channels.pruning.targets import Limits
 from lightning_channels.resources import Resources
@@ -52,6 +53,11 @@ class Plan:
     def measured(self) -> dict[str, float]:
         """Resource → what there is of it now."""
         return {name: float(value) for name, value in self.resources.measure(self.resources.current).items()}
+
+    def least(self) -> dict[str, float]:
+        """Resource → what there is of it with every unit at its narrowest."""
+        numbers = narrowest(self.bounds, self.resources.current)
+        return {name: float(value) for name, value in self.resources.measure(numbers).items()}
 
     def is_met(self) -> bool:
         """Whether nothing is left to do."""

@@ -7,10 +7,12 @@ from typing import Any
 
 from lightning_channels._plain import is_int
 from lightning_channels.criteria import CriterionLike
+from lightning_channels.divisors import is_auto, resolve_divisor
 from lightning_channels.errors import ConfigError, PrepareError, StructureError, check_keys
 from lightning_channels.mutators import ChannelMutator
 from lightning_channels.pruning.bounds import Width, WidthsLike, bounds_of, check_ignore, check_widths
 from lightning_channels.pruning.events import PruneEvent
+from lightning_channels.pruning.pace import check_pace, still_to_do
 from lightning_channels.pruning.plan import Plan
 from lightning_channels.pruning.progress import Progress
 from lightning_channels.pruning.reach import check_reachable
@@ -46,6 +48,9 @@ class Pruner:
             there is none.
         floor: The fewest channels that a unit keeps: a number, a part of its channels, or a dict of pattern → such.
         ignore: Patterns of units that stay as they are.
+        divisor: Of what the sizes of layers are multiples, as far as they get smaller: a number, ``"auto"`` for what
+            this machine is fast with in PyTorch, or ``"auto:onnxruntime"``; see :func:`recommended_divisor`. It comes
+            on top of what the units' own divisors ask for.
         normalizer: How the criterion brings the scores of different units to one scale; its own way by default.
         start_step: The optimizer step before which the pruning starts.
         end_step: The step before which the target is reached; by default half the training. A greedy schedule goes on
@@ -79,6 +84,7 @@ class Pruner:
         scope: str | Mapping[str, Width] = "global",
         floor: WidthsLike = 1,
         ignore: str | list[str] | tuple[str, ...] = (),
+        divisor: int | str = 1,
         normalizer: Any = None,
         start_step: int = 0,
         end_step: int | None = None,
@@ -94,6 +100,7 @@ class Pruner:
         self._given = check_widths(scope, "the scope") if isinstance(scope, Mapping) else {}
         self._floor = check_widths(floor, "the floor")
         self._ignore = check_ignore(ignore)
+        self.divisor, self.auto_divisor = resolve_divisor(divisor), is_auto(divisor)
         if not isinstance(regrow, bool):
             raise ConfigError(f"regrow must be true or false, got {regrow!r}")
         self.regrow = regrow
@@ -118,7 +125,8 @@ class Pruner:
         Raises:
             PrepareError: If the mutator isn't prepared.
             ConfigError: If the target can't be reached or names what isn't counted, if a pattern matches no unit, or if
-                the schedule doesn't fit the training. Nothing has begun then.
+                the schedule doesn't fit the training (a greedy one that can't come to its end, too). Nothing has begun
+                then.
             StructureError: If the loaded state is of another model.
         """
         self.stop()
@@ -140,12 +148,14 @@ class Pruner:
         if isinstance(self.schedule, GreedySchedule):
             self.schedule.check(resources.totals)
         limits = Limits({}) if self.target is None else self.target.limits(resources.totals)
-        bounds = bounds_of(units, self._floor, self._ignore, self._given)
+        bounds = bounds_of(units, self._floor, self._ignore, self._given, self.divisor)
         return Plan(mutator, resources, bounds, limits, spread=self.scope == "unit", regrow=self.regrow)
 
     def _begin(self, plan: Plan, total_steps: float | None) -> Progress:
         span = self.timing.span(self.schedule, total_steps)
         check_reachable(plan.resources, plan.bounds, plan.resources.current, plan.limits)
+        if isinstance(self.schedule, GreedySchedule):
+            check_pace(plan.resources, plan.bounds, plan.limits, self.schedule, span, total_steps)
         return Progress(span, plan.numbers(), plan.measured(), finished=plan.is_met())
 
     def before_step(self, step: int) -> PruneEvent | None:
@@ -238,12 +248,41 @@ class Pruner:
         """
         return self._running()[0].measured()
 
+    @property
+    def limits(self) -> dict[str, float]:
+        """Resource → what the target allows of it.
+
+        Raises:
+            PrepareError: If :meth:`start` wasn't called.
+        """
+        return dict(self._running()[0].limits.amounts)
+
+    @property
+    def least(self) -> dict[str, float]:
+        """Resource → what is left of it with every unit at its narrowest.
+
+        Raises:
+            PrepareError: If :meth:`start` wasn't called.
+        """
+        return self._running()[0].least()
+
+    def unfinished(self) -> str | None:
+        """What is not done yet, and what to change if the training is over; None once the pruning is finished.
+
+        Raises:
+            PrepareError: If :meth:`start` wasn't called.
+        """
+        plan, progress = self._running()
+        if progress.finished:
+            return None
+        return still_to_do(plan.resources, plan.limits, self.schedule)
+
     def state_dict(self) -> dict[str, Any]:
         """All that is needed to go on, as plain data and tensors; which channels are kept is the mutator's to say."""
         if self._progress is None:
             return dict(self._loaded or {})
         criterion = None if self._progress.finished else self._scorer.state_dict()
-        return {"progress": self._progress.state(), "criterion": criterion}
+        return {"progress": self._progress.state(), "criterion": criterion, "divisor": self.divisor}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from a state, now or with the next :meth:`start`.
@@ -254,18 +293,27 @@ class Pruner:
         Raises:
             StructureError: If it is something else, or of another model; nothing is changed then.
         """
-        check_keys(state, ("progress", "criterion"), "a pruner's state", StructureError)
+        check_keys(state, ("progress", "criterion", "divisor"), "a pruner's state", StructureError)
         if not state:
             return
+        divisor = self._stored_divisor(state)
         if self._plan is None:
             Progress.of(state.get("progress"))
-            self._loaded = dict(state)
+            self._loaded, self.divisor = dict(state), divisor
             return
         progress, criterion = self._read(state, self._plan)
         self._scorer.load_state_dict(criterion)
-        self._progress = progress
+        self._progress, self.divisor = progress, divisor
+        self._plan = self._plan_for(self._plan.mutator, self._plan.resources)
         if progress.finished:
             self._scorer.stop()
+
+    def _stored_divisor(self, state: Mapping[str, Any]) -> int:
+        """A divisor that was left to the machine stays what it was on the one where the run began."""
+        divisor = state.get("divisor", self.divisor)
+        if not is_int(divisor) or divisor < 1:
+            raise StructureError(f"a pruner's divisor must be a positive integer, got {divisor!r}")
+        return divisor if self.auto_divisor else self.divisor
 
     @staticmethod
     def _read(state: Mapping[str, Any], plan: Plan) -> tuple[Progress, dict[str, Any] | None]:

@@ -8,14 +8,24 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from lightning_channels.errors import ConfigError
+from lightning_channels.errors import LimitError
 from lightning_channels.pruning.bounds import Bounds
 from lightning_channels.pruning.targets import Limits, readable
 from lightning_channels.resources import Resources
 
-__all__ = ["check_reachable"]
+__all__ = ["check_reachable", "narrowest"]
 
 _NAMED = 3
+
+
+def narrowest(bounds: Sequence[Bounds], now: Tensor) -> Tensor:
+    """The fewest channels that each unit may end with.
+
+    Args:
+        bounds: Of every unit.
+        now: The units' present numbers, in the same order.
+    """
+    return torch.tensor([bound.lowest(int(number)) for bound, number in zip(bounds, now, strict=True)])
 
 
 def check_reachable(resources: Resources, bounds: Sequence[Bounds], now: Tensor, limits: Limits) -> None:
@@ -28,14 +38,14 @@ def check_reachable(resources: Resources, bounds: Sequence[Bounds], now: Tensor,
         limits: What is to be reached.
 
     Raises:
-        ConfigError: With the least that is left of each such resource, and the bounds that hold most of it.
+        LimitError: With the least that is left of each such resource, and the bounds that hold most of it.
     """
-    least = torch.tensor([bound.lowest(int(number)) for bound, number in zip(bounds, now, strict=True)])
+    least = narrowest(bounds, now)
     left = {name: float(value) for name, value in resources.measure(least).items()}
     for name, limit in limits.amounts.items():
         if left[name] > limit:
             total = float(resources.totals[name])
-            raise ConfigError(
+            raise LimitError(
                 f"the target of {readable(limit)} {name} can't be reached: with every unit at its narrowest, "
                 f"{readable(left[name])} of {readable(total)} are left ({left[name] / total:.1%}). "
                 f"{_advice(resources, bounds, least, name, left[name])} {readable(_rounded_up(left[name]))} or more"

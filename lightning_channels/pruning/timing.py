@@ -78,6 +78,17 @@ class Timing:
         if self.end_step is not None and self.end_step < self.start_step:
             raise ConfigError(f"the pruning starts at step {self.start_step}, and ends before, at step {self.end_step}")
 
+    def trial(self, schedule: Callable[[float], float], total_steps: int | None) -> float | None:
+        """As many steps as :meth:`span` needs, for a training of which only the first ones are tried.
+
+        Args:
+            schedule: The schedule.
+            total_steps: How many are tried; None where nobody knows.
+        """
+        if isinstance(schedule, GreedySchedule):
+            return math.inf
+        return None if total_steps is None else max(total_steps, self.start_step + 1, (self.end_step or 0) + 1)
+
     def span(self, schedule: Callable[[float], float], total_steps: float | None) -> Span:
         """The steps for a training of so many; None, -1 or infinity for one without an end.
 

@@ -2,38 +2,26 @@
 
 from __future__ import annotations
 
+import os
 import random
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from lightning_channels._plain import is_int, is_number, read_file, write_file
 from lightning_channels._progress import Progress, check_progress, told
-from lightning_channels.errors import ConfigError
-from lightning_channels.export import export_subnet
+from lightning_channels._rng import preserve_rng
+from lightning_channels.errors import ConfigError, StructureError
 from lightning_channels.mutators import ChannelMutator
-from lightning_channels.resources.sums import Sums
-from lightning_channels.resources.timing import OperatorTimes, time_model
-from lightning_channels.tracing.running import ExampleInputs, check_inputs, mapped
+from lightning_channels.resources.bench import Bench, numbers_of
+from lightning_channels.resources.latency_data import HeldOut, LatencyData
+from lightning_channels.resources.operator_sums import OperatorSums, Work
+from lightning_channels.tracing.running import ExampleInputs, batch_size
 
 __all__ = ["HeldOut", "LatencyModel"]
-
-_BUDGET_OPERATOR, _BUDGET_MODEL = 0.005, 0.2
-
-
-@dataclass(frozen=True, slots=True)
-class HeldOut:
-    """A random choice that took no part in fitting: its latency as predicted and as measured, in milliseconds."""
-
-    predicted: float
-    measured: float
-
-    @property
-    def error(self) -> float:
-        """Relative difference."""
-        return abs(self.predicted - self.measured) / self.measured
 
 
 class LatencyModel:
@@ -55,13 +43,6 @@ class LatencyModel:
         progress: True for a bar on the standard error, or a function that is called with the number of subnets that are
             done, and of all, after each.
 
-    Attributes:
-        device: Where it was measured.
-        scale: Milliseconds of the whole model for each of the operators alone.
-        offset: Milliseconds that don't depend on the choice.
-        held_out: Predicted and measured latencies of choices that took no part.
-        error: Their mean relative difference.
-
     Raises:
         ConfigError: If the device isn't there, the mutator knows nothing of its model's operators, or ``progress`` is
             something else.
@@ -79,23 +60,67 @@ class LatencyModel:
         progress: Progress = None,
     ) -> None:
         check_progress(progress)
-        self.device = _checked_device(device)
-        self._mutator = mutator
-        _check_arguments(mutator, shares, random_choices)
-        self._inputs = mapped(lambda tensor: tensor.to(self.device), check_inputs(example_inputs))
+        where = _checked_device(device)
+        _check_mutator(mutator)
+        _check_arguments(shares, random_choices)
         rng = random.Random(seed)
         grid = [_share(mutator, share) for share in sorted({*shares, 0.0, 1.0})]
         drawn = [mutator.sample_choices("random", rng) for _ in range(2 * random_choices)]
-        self._units = [(unit.name, unit.num_channels, unit.groups) for unit in mutator.mutable_units]
-        self._work = _Work(mutator)
-        with told(progress, "measuring latency", len(grid) + 2 + len(drawn), "subnet") as step:
-            self._tables = self._timed(grid, step)
-            fitted, others = [grid[0], grid[-1], *drawn[:random_choices]], drawn[random_choices:]
-            self.scale, self.offset = _fit(self._raw(self._numbers(fitted)), self._measured(fitted, step))
-            measured = self._measured(others, step)
-        pairs = zip(self.predict(self._numbers(others)), measured, strict=True)
-        self.held_out = tuple(HeldOut(float(predicted), float(taken)) for predicted, taken in pairs)
-        self.error = sum(pair.error for pair in self.held_out) / len(self.held_out)
+        fitted, others = [grid[0], grid[-1], *drawn[:random_choices]], drawn[random_choices:]
+        bench = Bench(mutator, example_inputs, where)
+        with preserve_rng(), told(progress, "measuring latency", len(grid) + 2 + len(drawn), "subnet") as step:
+            times = bench.timed(grid, step)
+            sums = OperatorSums(Work(mutator), times)
+            raw = sums.at(numbers_of(mutator, fitted))
+            scale, offset = _fit(raw, torch.tensor(bench.measured(fitted, step), dtype=torch.float64))
+            measured = bench.measured(others, step)
+        predicted = (sums.at(numbers_of(mutator, others)) * scale + offset).clamp_min(0).tolist()
+        held_out = tuple(HeldOut(*pair) for pair in zip(predicted, measured, strict=True))
+        threads, batch = torch.get_num_threads(), batch_size(example_inputs)
+        self._sums = sums
+        self._data = LatencyData(str(where), threads, batch, _units(mutator), times, scale, offset, held_out)
+
+    # --- what was found ----------------------------------------------------------------------------------------------
+
+    @property
+    def device(self) -> torch.device:
+        """Where it was measured."""
+        return torch.device(self._data.device)
+
+    @property
+    def threads(self) -> int:
+        """How many threads a CPU had."""
+        return self._data.threads
+
+    @property
+    def batch_size(self) -> int | None:
+        """How many examples the latency is for; None where the example inputs don't say."""
+        return self._data.batch_size
+
+    @property
+    def units(self) -> dict[str, int]:
+        """Name → channels of the mutable units, in their order."""
+        return dict(self._data.units)
+
+    @property
+    def scale(self) -> float:
+        """Milliseconds of the whole model for each of the operators alone."""
+        return self._data.scale
+
+    @property
+    def offset(self) -> float:
+        """Milliseconds that don't depend on the choice."""
+        return self._data.offset
+
+    @property
+    def held_out(self) -> tuple[HeldOut, ...]:
+        """Predicted and measured latencies of choices that took no part."""
+        return self._data.held_out
+
+    @property
+    def error(self) -> float:
+        """Their mean relative difference."""
+        return sum(pair.error for pair in self.held_out) / len(self.held_out)
 
     def predict(self, numbers: Tensor) -> Tensor:
         """Estimated milliseconds.
@@ -106,92 +131,62 @@ class LatencyModel:
         Returns:
             Float64 of shape (n,).
         """
-        return (self._raw(numbers) * self.scale + self.offset).clamp_min(0)
+        return (self._sums.at(numbers) * self.scale + self.offset).clamp_min(0)
 
     def __repr__(self) -> str:
         return f"LatencyModel(device={self.device}, error={self.error:.1%} at {len(self.held_out)} held-out choices)"
 
-    # --- measuring ---------------------------------------------------------------------------------------------------
+    # --- kept for later ----------------------------------------------------------------------------------------------
 
-    def _subnet(self, choices: Mapping[str, int | float]) -> Any:
-        return export_subnet(self._mutator.model, choices).to(self.device).eval()
+    def to_dict(self) -> dict[str, Any]:
+        """What was measured, as plain data; :meth:`from_dict` makes an equal estimate of it, to the last bit."""
+        return self._data.to_dict()
 
-    def _timed(
-        self, grid: Sequence[Mapping[str, int | float]], step: Callable[[], object]
-    ) -> dict[tuple[str, str], tuple[Tensor, Tensor]]:
-        """(module, kind) → work and milliseconds at each choice of the grid, ascending by work."""
-        times, found = OperatorTimes(self.device, _BUDGET_OPERATOR), list[dict[tuple[str, str], float]]()
-        for choices in grid:
-            found.append(times.of(self._subnet(choices), self._inputs))
-            step()
-        works = self._work.at(self._numbers(grid) / self._groups)
-        tables = {}
-        for place in dict.fromkeys(place for own in found for place in own):
-            taken = torch.tensor([own.get(place, 0.0) for own in found], dtype=torch.float64) * 1e3
-            work, order = works[self._work.of(place)].sort()
-            tables[place] = work, taken[order]
-        return tables
+    @classmethod
+    def from_dict(cls, mutator: ChannelMutator, data: Mapping[str, Any]) -> LatencyModel:
+        """An estimate from what was measured before, here or elsewhere.
 
-    def _measured(self, chosen: Sequence[Mapping[str, int | float]], step: Callable[[], object]) -> Tensor:
-        """Milliseconds of whole models."""
-        found = []
-        for choices in chosen:
-            found.append(time_model(self._subnet(choices), self._inputs, self.device, _BUDGET_MODEL) * 1e3)
-            step()
-        return torch.tensor(found, dtype=torch.float64)
+        Args:
+            mutator: One with the same mutable units.
+            data: What :meth:`to_dict` returned.
 
-    # --- predicting --------------------------------------------------------------------------------------------------
+        Raises:
+            StructureError: If it is something else, or of other units.
+            ConfigError: If the mutator knows nothing of its model's operators.
+        """
+        read = LatencyData.of(data)
+        _check_mutator(mutator)
+        if list(read.units.items()) != list(_units(mutator).items()):
+            other = sorted(set(read.units.items()) ^ set(_units(mutator).items()))
+            names = ", ".join(dict.fromkeys(name for name, _ in other[:3])) or "their order differs"
+            raise StructureError(f"the latency was measured on a model with other units ({names}); measure this one's")
+        model = cls.__new__(cls)
+        model._data, model._sums = read, OperatorSums(Work(mutator), read.operators)
+        return model
 
-    @property
-    def _groups(self) -> Tensor:
-        return torch.tensor([groups for _, _, groups in self._units], dtype=torch.long)
+    def save(self, path: str | os.PathLike[str]) -> Path:
+        """Write what was measured to a YAML or JSON file.
 
-    def _numbers(self, chosen: Sequence[Mapping[str, int | float]]) -> Tensor:
-        rows = [[number for _, number in self._mutator.check_choices(choices)] for choices in chosen]
-        return torch.tensor(rows, dtype=torch.long).reshape(len(chosen), len(self._units))
+        Returns:
+            The path written.
 
-    def _raw(self, numbers: Tensor) -> Tensor:
-        """The sum of the operators alone."""
-        works = self._work.at(numbers.cpu() / self._groups)
-        total = torch.zeros(len(numbers), dtype=torch.float64)
-        for place, (work, taken) in self._tables.items():
-            total += _between(works[self._work.of(place)], work, taken)
-        return total
+        Raises:
+            ConfigError: If its ending is another one.
+        """
+        return write_file(path, self.to_dict())
 
+    @classmethod
+    def load(cls, mutator: ChannelMutator, path: str | os.PathLike[str]) -> LatencyModel:
+        """An estimate from a file that :meth:`save` wrote.
 
-class _Work:
-    """What decides how long a module's operators take: the multiply-accumulates, or the bytes that they make.
+        Args:
+            mutator: One with the same mutable units.
+            path: The file.
 
-    Args:
-        mutator: A mutator that knows these.
-    """
-
-    def __init__(self, mutator: ChannelMutator) -> None:
-        costs, units = mutator.costs, mutator.mutable_units
-        sums = {
-            f"{kind} {module}": products
-            for kind, modules in (("macs", costs.macs), ("activations", costs.activations))
-            for module, products in modules.items()
-        }
-        everything = [entry for products in costs.activations.values() for entry in products]
-        self._sums = Sums(costs.sizes, {**sums, "": everything}, costs.columns(units))
-
-    def of(self, place: tuple[str, str]) -> str:
-        """Name of what decides about a module's operators; all bytes of the model where it makes none (in place)."""
-        module, kind = place
-        return f"{kind} {module}" if f"{kind} {module}" in self._sums.names else ""
-
-    def at(self, numbers: Tensor) -> dict[str, Tensor]:
-        """All of that, at choices."""
-        return self._sums.at(numbers)
-
-
-def _between(at: Tensor, work: Tensor, taken: Tensor) -> Tensor:
-    """Linear interpolation; beyond the ends what is at them."""
-    right = torch.searchsorted(work, at.contiguous()).clamp(1, len(work) - 1)
-    low, high = work[right - 1], work[right]
-    share = ((at - low) / (high - low).clamp_min(1e-12)).clamp(0, 1)
-    return taken[right - 1] + share * (taken[right] - taken[right - 1])
+        Raises:
+            ConfigError: If it can't be read, or what is in it doesn't fit.
+        """
+        return cls.from_dict(mutator, read_file(path))
 
 
 def _fit(raw: Tensor, measured: Tensor) -> tuple[float, float]:
@@ -224,13 +219,20 @@ def _checked_device(device: str | torch.device) -> torch.device:
     return checked
 
 
-def _check_arguments(mutator: ChannelMutator, shares: Sequence[float], random_choices: int) -> None:
+def _units(mutator: ChannelMutator) -> dict[str, int]:
+    return {unit.name: unit.num_channels for unit in mutator.mutable_units}
+
+
+def _check_mutator(mutator: ChannelMutator) -> None:
     if not mutator.costs.macs or not mutator.costs.activations or not mutator.mutable_units:
         raise ConfigError(
             "latency is estimated from the operators of a traced model that has mutable units, and this mutator knows "
             "of none; find its units with a ForwardTracer"
         )
-    if not all(0 < share < 1 for share in shares):
-        raise ConfigError(f"shares must lie between 0 and 1, got {list(shares)!r}")
-    if random_choices < 1:
+
+
+def _check_arguments(shares: Any, random_choices: Any) -> None:
+    if not all(is_number(share) and 0 < share < 1 for share in shares):
+        raise ConfigError(f"shares must lie between 0 and 1, got {shares!r}")
+    if not is_int(random_choices) or random_choices < 1:
         raise ConfigError(f"random_choices must be at least 1, got {random_choices!r}")

@@ -39,6 +39,7 @@ class Resources:
         units: Names of the mutable units, in their order: the columns of numbers.
         full: Channels of each at full width, int64, shape (units,).
         totals: Name → cost at full width.
+        latency: What :meth:`add_latency` was given.
 
     Example:
         >>> from torch import nn
@@ -60,7 +61,7 @@ class Resources:
         self._groups = torch.tensor([unit.groups for unit in units], dtype=torch.long)
         self._sizes, self._products, self._columns = _products(mutator, mutator.costs.samples if per_sample else 1)
         sums = {name: [entry for own in modules.values() for entry in own] for name, modules in self._products.items()}
-        self._latency: LatencyModel | None = None
+        self.latency: LatencyModel | None = None
         self._sums = Sums(self._sizes, sums, self._columns)
         self.names = self._sums.names
         self.totals = {name: float(value) for name, value in self.measure(self.full).items()}
@@ -70,8 +71,13 @@ class Resources:
 
         Args:
             model: Of the same mutator.
+
+        Raises:
+            ConfigError: If it is of other units.
         """
-        self._latency = model
+        if list(model.units.items()) != list(zip(self.units, self.full.tolist(), strict=True)):
+            raise ConfigError("the latency was measured on a model with other units; measure this one's")
+        self.latency = model
         self.names = (*self._sums.names, "latency_ms")
         self.totals["latency_ms"] = float(model.predict(self.full[None])[0])
 
@@ -100,8 +106,8 @@ class Resources:
             )
         rows = (numbers if numbers.dim() == 2 else numbers[None]).cpu()
         found = self._sums.at(rows / self._groups)
-        if self._latency is not None:
-            found["latency_ms"] = self._latency.predict(rows)
+        if self.latency is not None:
+            found["latency_ms"] = self.latency.predict(rows)
         return {name: value.reshape(numbers.shape[:-1]) for name, value in found.items()}
 
     def count(self, choices: Mapping[str, Choice] | None = None) -> dict[str, int]:
@@ -142,11 +148,6 @@ class Resources:
             ChoiceError: If a name is unknown or a choice is not allowed.
         """
         numbers = self.numbers(choices)
-        modules: dict[str, dict[str, int]] = {}
-        for name, products in self._products.items():
-            sums = Sums(self._sizes, products, self._columns)
-            for module, value in sums.at(numbers[None] / self._groups).items():
-                modules.setdefault(module, {})[name] = round(float(value))
         without = numbers.repeat(len(numbers), 1).fill_diagonal_(0)
         now, gone = self.measure(numbers), self.measure(without)
         units = {
@@ -154,11 +155,25 @@ class Resources:
             for place, unit in enumerate(self.units)
         }
         channels = dict(zip(self.units, zip(numbers.tolist(), self.full.tolist(), strict=True), strict=True))
+        full = {name: round(self.totals[name]) for name in self._products}
+        return ResourceTable(self.count(choices), full, self.by_module(numbers), units, channels)
+
+    def by_module(self, numbers: Tensor) -> dict[str, dict[str, int]]:
+        """What each module costs, without the modules inside it.
+
+        Args:
+            numbers: Active channels of each unit, int64, shape (units,).
+
+        Returns:
+            Module → name → cost, in the order of the modules.
+        """
+        found: dict[str, dict[str, int]] = {}
+        for name, products in self._products.items():
+            sums = Sums(self._sizes, products, self._columns)
+            for module, value in sums.at(numbers[None] / self._groups).items():
+                found.setdefault(module, {})[name] = round(float(value))
         order = {name: number for number, (name, _) in enumerate(named_modules_of(self._mutator.model))}
-        ordered = {name: modules[name] for name in sorted(modules, key=lambda name: order.get(name, len(order)))}
-        return ResourceTable(
-            self.count(choices), {name: round(self.totals[name]) for name in self._products}, ordered, units, channels
-        )
+        return {name: found[name] for name in sorted(found, key=lambda name: order.get(name, len(order)))}
 
     def marginal(self, numbers: Tensor, name: str) -> Tensor:
         """What one channel less of each unit would save.

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-__all__ = ["ResourceTable"]
+__all__ = ["ResourceTable", "aligned", "short"]
 
 Counts = dict[str, int]
 
@@ -43,7 +43,7 @@ class ResourceTable:
         names = [name for name in _HEADS if name in self.totals]
         head = ["", *(text for name in names for text in (_HEADS[name], ""))]
         rows = [
-            ["at full width", *(text for name in names for text in (_short(self.full[name]), ""))],
+            ["at full width", *(text for name in names for text in (short(self.full[name]), ""))],
             ["at this choice", *self._cells(names, self.totals, self.full)],
         ]
         modules = [[name or "the model", *self._cells(names, own, self.totals)] for name, own in self.modules.items()]
@@ -53,24 +53,26 @@ class ResourceTable:
         ]
         tables = [[head, *rows], [["module", *head[1:]], *modules], [["unit", *head[1:]], *units]]
         widths = [max(map(len, column)) for column in zip(*(row for table in tables for row in table), strict=True)]
-        return "\n\n".join("\n".join(_lines(table, widths)) for table in tables)
+        return "\n\n".join("\n".join(aligned(table, widths)) for table in tables)
 
     def _cells(self, names: Iterable[str], own: Counts, whole: Counts) -> list[str]:
         cells = []
         for name in names:
             value = own.get(name, 0)
-            cells += [_short(value), f"{value / whole[name]:.1%}"] if value and whole[name] else ["-", "-"]
+            cells += [short(value), f"{value / whole[name]:.1%}"] if value and whole[name] else ["-", "-"]
         return cells
 
 
-def _short(number: float) -> str:
+def short(number: float) -> str:
+    """A number in thousands, millions, and so on."""
     place = 0
     while number >= 999.95 and place < len(_UNITS) - 1:
         number, place = number / 1000, place + 1
     return f"{number:.2f} {_UNITS[place]}" if place else f"{number:.0f}"
 
 
-def _lines(rows: list[list[str]], widths: list[int]) -> Iterable[str]:
+def aligned(rows: list[list[str]], widths: list[int]) -> Iterable[str]:
+    """The lines of a table: the first column to the left, the others to the right."""
     for first, *rest in rows:
         cells = [first.ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(rest, widths[1:], strict=True))]
         yield "  ".join(cells).rstrip()

@@ -5,8 +5,10 @@ from lightning_channels.search.candidate import Candidate
 from lightning_channels.search.driver import search
 from lightning_channels.search.evolution import EvolutionSearch
 from lightning_channels.search.greedy import GreedySearch
+from lightning_channels.search.optuna import OptunaSearch
 from lightning_channels.search.protocol import Executor, SearchAlgorithm, SearchTask, SerialExecutor
 from lightning_channels.search.random_search import RandomSearch
+from lightning_channels.search.ranks import RankExecutor
 from lightning_channels.search.result import SearchResult
 from lightning_channels.search.space import SearchSpace
 
@@ -15,7 +17,9 @@ __all__ = [
     "EvolutionSearch",
     "Executor",
     "GreedySearch",
+    "OptunaSearch",
     "RandomSearch",
+    "RankExecutor",
     "SearchAlgorithm",
     "SearchResult",
     "SearchSpace",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
@@ -20,7 +20,7 @@ from lightning_channels.pruning.targets import Limits
 from lightning_channels.search.building import SearchLike, arguments_of, build_search, name_of
 from lightning_channels.search.candidate import Candidate, read_metrics
 from lightning_channels.search.fronts import on_front
-from lightning_channels.search.journal import Journal
+from lightning_channels.search.journal import Journal, Known
 from lightning_channels.search.protocol import Evaluate, Executor, SearchAlgorithm, SearchTask, SerialExecutor
 from lightning_channels.search.result import MODES, SearchResult
 from lightning_channels.search.space import Point, SearchSpace
@@ -90,12 +90,13 @@ def search(
     check_progress(on_progress)
     built, executor = build_search(algorithm), SerialExecutor() if executor is None else executor
     built.start(task)
+    shown = None if on_progress is True and not _leads(executor) else on_progress
     with (
         _put_back(space.mutator),
-        _journal(journal, task, built, executor) as opened,
-        told(on_progress, "searching", budget, "choice") as step,
+        _journal(journal, task, built, executor) as (opened, known),
+        told(shown, "searching", budget, "choice") as step,
     ):
-        run = _Run(task, evaluate, executor, opened, step)
+        run = _Run(task, evaluate, executor, opened, known, step)
         run.go(built)
     return _result(task, built, list(run.found.values()))
 
@@ -108,6 +109,7 @@ class _Run:
         evaluate: A choice → its metrics.
         executor: Evaluates the choices.
         journal: Where they are written down, if they are.
+        known: The metrics of what needn't be evaluated.
         step: Called after each.
 
     Attributes:
@@ -115,12 +117,11 @@ class _Run:
     """
 
     def __init__(
-        self, task: SearchTask, evaluate: Evaluate, executor: Executor, journal: Journal | None, step: Any
+        self, task: SearchTask, evaluate: Evaluate, executor: Executor, journal: Journal | None, known: Known, step: Any
     ) -> None:
         self._task, self._evaluate, self._executor, self._journal, self._step = task, evaluate, executor, journal, step
+        self._known = dict(known)
         self.found: dict[Point, Candidate] = {}
-        share = getattr(executor, "share", lambda value: value)
-        self._known: dict[Point, dict[str, float]] = share({} if journal is None else journal.known)
 
     def go(self, algorithm: SearchAlgorithm) -> None:
         """Search until the budget is spent, or nothing new is asked for."""
@@ -130,6 +131,8 @@ class _Run:
             asked = [space.point(choices) for choices in algorithm.ask(left)]
             if not asked:
                 break
+            for choices, metrics in getattr(algorithm, "known", list)():
+                self._known.setdefault(space.point(choices), read_metrics(metrics, self._task.metric, choices))
             new = [point for point in dict.fromkeys(asked) if point not in self.found][:left]
             self._add(new, generation)
             algorithm.tell([self.found[point] for point in asked if point in self.found])
@@ -199,13 +202,39 @@ def _put_back(mutator: ChannelMutator) -> Iterator[None]:
         held.put_back()
 
 
+def _leads(executor: Executor) -> bool:
+    return bool(getattr(executor, "leads", True))
+
+
+@contextmanager
 def _journal(
     path: str | os.PathLike[str] | None, task: SearchTask, algorithm: SearchAlgorithm, executor: Executor
-) -> Any:
-    """The journal, in the process that has it."""
-    if path is None or not getattr(executor, "leads", True):
-        return nullcontext()
-    header = {
+) -> Iterator[tuple[Journal | None, Known]]:
+    """The journal, in the process that has it, and what is in it, in all processes."""
+    agree, share = getattr(executor, "agree", None), getattr(executor, "share", None)
+    header = {} if path is None and agree is None else _header(task, algorithm)
+    if agree is not None:
+        agree({**header, "budget": task.budget})
+    with ExitStack() as stack:
+        journal: Journal | None = None
+        failure: ConfigError | None = None
+        try:
+            if path is not None and _leads(executor):
+                journal = stack.enter_context(Journal(path, task.space, header))
+        except ConfigError as error:  # the other processes wait for what is in it
+            failure = error
+        known = {} if journal is None else journal.known
+        if share is not None:
+            known, message = share((known, failure and str(failure)))
+            failure = failure or (message and ConfigError(message))
+        if failure is not None:
+            raise failure
+        yield journal, known
+
+
+def _header(task: SearchTask, algorithm: SearchAlgorithm) -> dict[str, Any]:
+    """What a search is."""
+    return {
         "space": task.space.hash,
         "metric": task.metric,
         "mode": task.mode,
@@ -215,7 +244,6 @@ def _journal(
         "seed": task.seed,
         "weights": _weights_hash(task.space.mutator.model),
     }
-    return Journal(path, task.space, header)
 
 
 def _weights_hash(model: nn.Module) -> str:

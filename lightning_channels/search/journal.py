@@ -15,7 +15,7 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any, Self
+from typing import IO, Any, Self, TypeAlias
 
 from lightning_channels._parsing import parse_json
 from lightning_channels._plain import to_plain
@@ -23,13 +23,14 @@ from lightning_channels.errors import ChannelsError, ConfigError
 from lightning_channels.search.candidate import numbers_by_name
 from lightning_channels.search.space import Choices, Point, SearchSpace
 
-__all__ = ["VERSION", "Journal"]
+__all__ = ["VERSION", "Journal", "Known"]
 
 VERSION = 1
 _MAX_BYTES = 1 << 30
 _MAX_LINE = 4 << 20
 
-Known = dict[Point, dict[str, float]]
+Known: TypeAlias = dict[Point, dict[str, float]]
+"""The metrics of what was evaluated."""
 
 
 class Journal:

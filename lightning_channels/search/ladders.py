@@ -42,10 +42,7 @@ def ladders_of(mutator: ChannelMutator, divisor: int) -> list[Ladder]:
         rows = [[number for _, number in mutator.check_choices(subnet)] for subnet in mutator.subnets]
         found = [Ladder(tuple(range(len(units))), _divisible(rows, divisor))]
     else:
-        found = [
-            Ladder((at,), _divisible([[number] for number in allowed_numbers(unit).tolist()], divisor))
-            for at, unit in enumerate(units)
-        ]
+        found = [Ladder((at,), allowed_numbers(unit, divisor)[:, None]) for at, unit in enumerate(units)]
     return [ladder for ladder in found if len(ladder) > 1]
 
 

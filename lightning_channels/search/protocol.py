@@ -104,8 +104,9 @@ class Executor(Protocol):
     """Evaluates choices.
 
     Besides :meth:`map` it may have ``at_once`` (how many choices it takes at a time: what was evaluated is written to
-    the journal after each such part; all that were asked for by default), ``leads`` (whether this process reads and
-    writes the journal, true by default) and ``share(value)``, which returns the value of the process that leads.
+    the journal after each such part; all that were asked for by default); and one of several processes ``leads``
+    (whether this process reads and writes the journal, true by default), ``share(value)``, which returns the value of
+    the process that leads, and ``agree(facts)``, which raises in all processes if these plain data differ.
     """
 
     def map(self, evaluate: Evaluate, choices: list[Choices]) -> list[Mapping[str, Any]]:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from lightning_channels._plain import is_int
+from lightning_channels.divisors import resolve_divisor
 from lightning_channels.errors import ChoiceError, ConfigError
 from lightning_channels.mutators import ChannelMutator, supernet_hash
 from lightning_channels.pruning.bounds import Bounds
@@ -52,13 +52,14 @@ class SearchSpace:
             ``latency_ms`` as a limit, too.
         limits: What may not be exceeded, as a pruning's target: a share of the full net (``{"flops": 0.5}``) or an
             amount (``{"params": "10M"}``), several at once. None for no limits.
-        divisor: Widths are multiples of it, beyond what the units ask for; the widest is always allowed.
+        divisor: Layers' widths are multiples of it, beyond what the units ask for; the widest is always allowed. Or
+            ``"auto"``, for what is fast on this machine; see :func:`~lightning_channels.recommended_divisor`.
 
     Attributes:
         mutator: The mutator.
         resources: What choices cost.
         limits: Resource → most that is allowed.
-        divisor: The divisor.
+        divisor: The divisor, a number.
         candidates: Unit → the numbers of channels that it may have, ascending.
         last: The highest place of each ladder; a ladder is what is chosen: the candidates of a unit, or of several that
             change together.
@@ -66,7 +67,7 @@ class SearchSpace:
 
     Raises:
         ConfigError: If a limit can't be met by the narrowest choice, names what isn't counted or is no amount, if the
-            divisor is no positive whole number, or if no unit has a choice.
+            divisor is none, or if no unit has a choice.
         PrepareError: If no model is prepared.
 
     Example:
@@ -87,15 +88,13 @@ class SearchSpace:
         mutator: ChannelMutator,
         resources: Resources | None = None,
         limits: TargetLike | None = None,
-        divisor: int = 1,
+        divisor: int | str = 1,
     ) -> None:
-        if not is_int(divisor) or divisor < 1:
-            raise ConfigError(f"divisor must be a positive whole number, got {divisor!r}")
-        self.mutator, self.divisor = mutator, divisor
+        self.mutator, self.divisor = mutator, resolve_divisor(divisor)
         self._units = mutator.mutable_units
-        self._ladders = ladders_of(mutator, divisor)
+        self._ladders = ladders_of(mutator, self.divisor)
         if not self._ladders:
-            advice = "; take a smaller divisor" if divisor > 1 else "; mutator.report() says why"
+            advice = "; take a smaller divisor" if self.divisor > 1 else "; mutator.report() says why"
             raise ConfigError(f"there is nothing to search: no unit has more than one width{advice}")
         self.resources = Resources(mutator, per_sample=True) if resources is None else resources
         self.last: Point = tuple(len(ladder) - 1 for ladder in self._ladders)
@@ -126,7 +125,7 @@ class SearchSpace:
             bounds = [self._bounds(at) for at in range(len(self._units))]
             check_reachable(self.resources, bounds, self.resources.full, amounts)
         except ConfigError as error:
-            raise ConfigError(f"limits: {error}") from error
+            raise type(error)(f"limits: {error}") from error
         self.limits = amounts.amounts
 
     def _bounds(self, at: int) -> Bounds:

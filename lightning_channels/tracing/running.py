@@ -24,7 +24,19 @@ from lightning_channels.tracing.preserving import (
 )
 from lightning_channels.tracing.recorder import tensors_in
 
-__all__ = ["ExampleInputs", "call", "default_inputs", "describe", "doubled", "evaluating", "mapped", "run", "training"]
+__all__ = [
+    "ExampleInputs",
+    "batch_size",
+    "call",
+    "default_inputs",
+    "describe",
+    "doubled",
+    "evaluating",
+    "mapped",
+    "run",
+    "training",
+    "with_batch",
+]
 
 ExampleInputs = Tensor | tuple[Any, ...] | list[Any] | Mapping[str, Any]
 """One tensor, positional arguments, or keyword arguments of ``model.forward``."""
@@ -106,21 +118,48 @@ def _without_fast_path() -> Iterator[None]:
 
 
 def doubled(inputs: ExampleInputs) -> ExampleInputs:
-    """A copy of the inputs, twice along the batch dim if the batch is a single example: batch norm refuses that.
+    """A copy of the inputs, twice along the batch dim if the batch is a single example: batch norm refuses that."""
+    return with_batch(inputs, 2) if batch_size(inputs) == 1 else check_inputs(inputs)
 
-    The batch dim is the leading one that most tensors share; a mask or a table of positions has another size there, and
-    stays. A list of images of their own sizes (and of their targets) is a batch too.
+
+def batch_size(inputs: ExampleInputs) -> int | None:
+    """How many examples there are: the leading size that most tensors share, and None if none has any.
+
+    A mask or a table of positions has another size there. A list of images of their own sizes (and of their targets) is
+    a batch too.
     """
-    copied: Any = check_inputs(inputs)
-    arguments = [copied] if isinstance(copied, Tensor) else copied.values() if isinstance(copied, dict) else copied
-    sizes = Counter(size for argument in arguments for size in _leading_sizes(argument))
-    if not sizes or sizes.most_common(1)[0][0] != 1:
-        return cast(ExampleInputs, copied)
+    sizes = Counter(size for argument in _arguments(inputs) for size in _leading_sizes(argument))
+    return sizes.most_common(1)[0][0] if sizes else None
+
+
+def with_batch(inputs: ExampleInputs, number: int) -> ExampleInputs:
+    """A copy of the inputs with so many examples: the first ones, or all of them again and again."""
+    copied, examples = check_inputs(inputs), batch_size(inputs)
+
+    def change(value: Any) -> Any:
+        return _tiled(value, number) if _has_examples(value, examples) else value
+
     if isinstance(copied, Tensor):
-        return cast(ExampleInputs, _twice(copied))
-    if isinstance(copied, dict):
-        return {key: mapped(_twice, value, _is_batch) for key, value in copied.items()}
-    return tuple(mapped(_twice, value, _is_batch) for value in copied)
+        return cast(ExampleInputs, change(copied))
+    if isinstance(copied, Mapping):
+        return {key: mapped(change, value, _is_batch) for key, value in copied.items()}
+    return tuple(mapped(change, value, _is_batch) for value in copied)
+
+
+def _arguments(inputs: ExampleInputs) -> list[Any]:
+    if isinstance(inputs, Tensor):
+        return [inputs]
+    return list(inputs.values() if isinstance(inputs, Mapping) else inputs)
+
+
+def _has_examples(value: Any, number: int | None) -> bool:
+    return len(value) == number if isinstance(value, list) else bool(value.dim()) and value.shape[0] == number
+
+
+def _tiled(value: Any, number: int) -> Any:
+    if isinstance(value, list):
+        return [copy.deepcopy(value[at % len(value)]) for at in range(number)]
+    return torch.cat([value] * -(-number // max(1, len(value))))[:number]
 
 
 def _leading_sizes(argument: Any) -> Iterator[int]:
@@ -137,12 +176,6 @@ def _is_batch(value: Any) -> bool:
         and bool(value)
         and all(item.dim() <= 3 if isinstance(item, Tensor) else isinstance(item, dict) for item in value)
     )
-
-
-def _twice(value: Any) -> Any:
-    if isinstance(value, list):
-        return [*value, *copy.deepcopy(value)] if len(value) == 1 else value
-    return torch.cat([value, value]) if value.dim() and value.shape[0] == 1 else value
 
 
 def mapped(change: Callable[[Any], Any], value: Any, is_leaf: Callable[[Any], bool] = lambda value: False) -> Any:

@@ -9,32 +9,20 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
-from dataclasses import dataclass
-from types import CodeType
 
 import torch
 from torch import Tensor, nn
 
-from lightning_channels._modules import module_at, named_modules_of
-from lightning_channels.dynamic_ops.attributes import attribute_sizes, sides_without_tensors, split_key
-from lightning_channels.dynamic_ops.spec import refusal, spec_of
-from lightning_channels.tracing.code_names import (
-    argument_names,
-    functions_beside,
-    has_line,
-    methods_of,
-    names_in,
-    names_on_line,
-)
 from lightning_channels.tracing.grouping import Block, Group, runs_of, stretches
 from lightning_channels.tracing.labels import Labels, varying
 from lightning_channels.tracing.program import Op, Ref
 from lightning_channels.tracing.sides import Side
+from lightning_channels.tracing.size_scope import Place, Scope, Use
 from lightning_channels.tracing.solver import Solution
-from lightning_channels.tracing.torch_attention import COUNTED, counted_in
+from lightning_channels.tracing.torch_attention import counted_in
 from lightning_channels.tracing.walk import Walk
 
-__all__ = ["Attributes", "may_count"]
+__all__ = ["Attributes"]
 
 _RESHAPES = {"view", "_unsafe_view", "reshape", "_reshape_alias", "view_copy", "_reshape_copy", "expand", "expand_copy"}
 _RESHAPE_CALLS = frozenset({"view", "reshape", "expand"})
@@ -46,23 +34,6 @@ _NUMBERED = _RESHAPES | _SPLITS | _NORMS | {"slice", "convolution"}
 """Operators that are given numbers of channels."""
 
 
-@dataclass(slots=True)
-class _Use:
-    """A number that stood at a labelled dim: ``value`` indices, and the labels of each, shape (value, n).
-
-    Where it stood in a list of numbers that an operator was given, ``among`` is the list and ``entry`` the place.
-    ``line`` is that of the code, and ``calls`` are the methods that it may have called.
-    """
-
-    module: str
-    value: int
-    labels: Tensor
-    line: str
-    among: tuple[int, ...] = ()
-    entry: int | None = None
-    calls: frozenset[str] = frozenset()
-
-
 class Attributes:
     """What is known of the integer attributes of a model's modules.
 
@@ -72,15 +43,15 @@ class Attributes:
     """
 
     def __init__(self, model: nn.Module, walks: list[Walk]) -> None:
-        scope = _Scope(model)
+        scope = Scope(model)
         uses = (use for walk in walks for use in _uses(walk, scope)) if scope.has_any else ()
         self._evidence = [(use.labels, scope.attributes(use)) for use in uses]
         for module, key, labels in counted_in(model, walks[0]):
-            self._evidence.append((labels, [_Place(module, key, 0)]))
+            self._evidence.append((labels, [Place(module, key, 0)]))
 
     def _counted(self, solution: Solution) -> dict[tuple[str, str], list[Tensor]]:
-        evidence: list[tuple[Tensor, list[_Place]]] = []
-        multiples: list[tuple[Tensor, list[_Place]]] = []
+        evidence: list[tuple[Tensor, list[Place]]] = []
+        multiples: list[tuple[Tensor, list[Place]]] = []
         fixed: set[tuple[str, str]] = set()
         for labels, places in self._evidence:
             rows = solution.root[labels.long()]
@@ -116,7 +87,7 @@ class Attributes:
                 _follow(Side(module, key, False, False, vectors[0], []), vectors[0], group_of, rank, groups)
 
 
-def _weigh(evidence: list[tuple[Tensor, list[_Place]]]) -> dict[tuple[str, str], list[Tensor]]:
+def _weigh(evidence: list[tuple[Tensor, list[Place]]]) -> dict[tuple[str, str], list[Tensor]]:
     """(module, key) of an attribute → the sets of channels that it counts, as classes.
 
     A number that may have come from several attributes says nothing if one of them is known to count these channels.
@@ -160,7 +131,7 @@ def _follow(side: Side, classes: Tensor, group_of: Tensor, rank: Tensor, groups:
 # --- where numbers meet labels ---------------------------------------------------------------------------------------
 
 
-def _uses(walk: Walk, scope: _Scope) -> Iterator[_Use]:
+def _uses(walk: Walk, scope: Scope) -> Iterator[Use]:
     seen: set[int] = set()
     borrowed = {(fact.target, fact.dim) for fact in walk.program.borrowed}
     for op in walk.program.ops:
@@ -179,7 +150,7 @@ def _uses(walk: Walk, scope: _Scope) -> Iterator[_Use]:
             if value in scope.values(module) and 0 <= start < end and end - start == value:
                 labels = _rows(walk, ref, dim)
                 if labels is not None:
-                    yield _Use(module, value, labels[start:end], op.line, *_place(walk, op, ref, dim))
+                    yield Use(module, value, labels[start:end], op.line, *_place(walk, op, ref, dim))
 
 
 def _read_whole(walk: Walk, op: Op) -> Iterator[_Number]:
@@ -254,158 +225,3 @@ def _slice(walk: Walk, op: Op) -> Iterator[_Number]:
     start, end, _ = slice(op.argument(2, "start"), op.argument(3, "end")).indices(size)
     for first, last in {(0, start), (0, end), (start, end), (start, size), (end, size)}:
         yield last - first, source, dim, first, last
-
-
-# --- where attributes are --------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class _Place:
-    """An attribute: the module that has it, its key, and how far away from the reader that is (0: its own)."""
-
-    module: str
-    key: str
-    level: int
-
-
-def may_count(model: nn.Module, name: str, key: str) -> bool:
-    """Whether an integer attribute is one that a trace of the model could find to count channels.
-
-    Args:
-        model: The model.
-        name: Dotted name of the module that has it.
-        key: Its key.
-    """
-    module = module_at(model, name)
-    if module is None or key not in attribute_sizes(module):
-        return False
-    if isinstance(module, nn.MultiheadAttention):
-        return key in COUNTED
-    if isinstance(module, nn.Transformer) and key == "d_model":
-        return True
-    if not _is_open(module):
-        return False
-    if key in sides_without_tensors(module):
-        return True
-    attribute = split_key(key)[0]
-    parts = name.split(".") if name else []
-    around = (module_at(model, ".".join(parts[:depth])) for depth in range(len(parts)))
-    readers = [module, *(reader for reader in around if reader is not None and spec_of(reader) is None)]
-    return any(attribute in names_in(type(reader)) for reader in readers)
-
-
-def _is_open(module: nn.Module) -> bool:
-    """Whether a module's numbers have to be found; PyTorch's own attention's are known."""
-    return not isinstance(module, nn.MultiheadAttention) and refusal(module) is None
-
-
-class _Scope:
-    """Integer attributes by the module in whose forward they may be read."""
-
-    def __init__(self, model: nn.Module) -> None:
-        self._modules = dict(named_modules_of(model))
-        sizes = {name: attribute_sizes(module) for name, module in self._modules.items()}
-        self._own = {name: own if own and _is_open(self._modules[name]) else {} for name, own in sizes.items()}
-        self._with_sizes = [name for name, own in self._own.items() if own]
-        self._in_table = {
-            name: frozenset(sides_without_tensors(self._modules[name]) if own else ())
-            for name, own in self._own.items()
-        }
-        self._in_reach: dict[str, dict[int, list[_Place]]] = {}
-        self._readers: dict[tuple[str, str], str] = {}
-        self.has_any = bool(self._with_sizes)
-
-    def is_bare_norm(self, module: str) -> bool:
-        """Whether a module is in the table of dynamic ops, and has none of its tensors."""
-        return bool(self._in_table.get(module))
-
-    def reader(self, op: Op) -> str:
-        """The module whose code called an operator: one inside the running one, if that called its method."""
-        key = op.module, op.line
-        if key not in self._readers:
-            self._readers[key] = self._find_reader(op.module, op.line)
-        return self._readers[key]
-
-    def _find_reader(self, name: str, line: str) -> str:
-        inside = f"{name}." if name else ""
-        inner = [other for other in self._with_sizes if other != name and other.startswith(inside)]
-        cls = type(self._modules.get(name))
-        if not inner or any(has_line(code, line) for code in (*methods_of(cls), *functions_beside(cls))):
-            return name
-        found = [o for o in inner if any(has_line(code, line) for code in methods_of(type(self._modules[o])))]
-        return found[0] if len(found) == 1 else name
-
-    def values(self, module: str) -> dict[int, list[_Place]]:
-        """Number → the attributes that have it.
-
-        The module's own come first; those of the modules inside it, and then those around it, only where none of its
-        own has the number. Only names that the reading code mentions count.
-        """
-        if module not in self._in_reach:
-            self._in_reach[module] = self._collect(module)
-        return self._in_reach[module]
-
-    def attributes(self, use: _Use) -> list[_Place]:
-        """The attributes that a number may have come from."""
-        found = self.values(use.module).get(use.value, [])
-        if any(place.level > 1 for place in found):  # passed on by a module around this one, if it is mentioned here
-            names = self._names_around(use)
-            found = [place for place in found if place.level < 2 or split_key(place.key)[0] in names]
-        if use.entry is not None:
-            found = [place for place in found if self._is_entry(place, use)] or found
-        if len(found) > 1:  # a window as wide as there are heads: what the very line mentions counts
-            for names in (self._names_of_argument(use), self._names_on(use)):
-                mentioned = [place for place in found if split_key(place.key)[0] in names]
-                if mentioned:
-                    return mentioned
-        return found
-
-    def _codes_at(self, use: _Use) -> list[CodeType]:
-        cls = type(self._modules[use.module])
-        return [code for code in (*methods_of(cls), *functions_beside(cls)) if has_line(code, use.line)]
-
-    def _names_of_argument(self, use: _Use) -> set[str]:
-        number = int(use.line.rpartition(":")[2] or 0)
-        if use.entry is None:
-            return set()
-        arguments = (use.calls, len(use.among), use.entry)
-        return set().union(*(argument_names(code, number, *arguments) for code in self._codes_at(use)))
-
-    def _names_on(self, use: _Use) -> set[str]:
-        number = use.line.rpartition(":")[2]
-        return set().union(*(names_on_line(code, int(number)) for code in self._codes_at(use)))
-
-    def _names_around(self, use: _Use) -> set[str]:
-        return set().union(*((*code.co_names, *code.co_varnames) for code in self._codes_at(use)))
-
-    def _is_entry(self, place: _Place, use: _Use) -> bool:
-        """Whether an attribute is the list that a number stood in, and the number's place."""
-        name, entry = split_key(place.key)
-        return (
-            entry is not None and entry == use.entry and tuple(self._modules[place.module].__dict__[name]) == use.among
-        )
-
-    def _collect(self, name: str) -> dict[int, list[_Place]]:
-        if name not in self._modules or (spec_of(self._modules[name]) is not None and not self._own[name]):
-            return {}  # what a convolution does with its sizes is in the table
-        found: dict[int, list[_Place]] = {}
-        for distance, readers in enumerate(self._levels(name)):
-            level: dict[int, list[_Place]] = {}
-            for reader, owner in readers:
-                names = names_in(type(self._modules[reader])) | self._in_table[owner]
-                for key, value in self._own[owner].items():
-                    if value not in found and split_key(key)[0] in names:
-                        level.setdefault(value, []).append(_Place(owner, key, distance))
-            found |= level
-        return found
-
-    def _levels(self, name: str) -> Iterator[list[tuple[str, str]]]:
-        """(module whose code reads, module that owns), from the nearest to the farthest."""
-        yield [(name, name)]
-        if spec_of(self._modules[name]) is not None:
-            return
-        inside = f"{name}." if name else ""
-        yield [(name, other) for other in self._with_sizes if other != name and other.startswith(inside)]
-        while name:
-            name = name.rpartition(".")[0]
-            yield [(name, name)]

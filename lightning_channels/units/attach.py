@@ -14,7 +14,7 @@ from lightning_channels.dynamic_ops.spec import refusal, sides, spec_of
 from lightning_channels.dynamic_ops.state import bare_side
 from lightning_channels.errors import ConfigError, StructureError, did_you_mean
 from lightning_channels.mutables import BaseMutableChannel, DerivedMutableChannel
-from lightning_channels.tracing.sizes import may_count
+from lightning_channels.tracing.may_count import may_count
 from lightning_channels.units.channel import Channel
 
 __all__ = ["attach", "check_fits", "check_followers", "detach", "side_key"]

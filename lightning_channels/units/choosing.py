@@ -22,9 +22,13 @@ __all__ = ["ChannelChoice", "Choice", "is_listed"]
 Choice: TypeAlias = "int | float | Sequence[int]"
 """A number of channels or a ratio, or which channels to keep."""
 
+_PLAIN_NUMBERS = frozenset((int, float))
+
 
 def is_listed(choice: object) -> TypeGuard[Sequence[int]]:
     """Whether something that is given as a choice says which channels to keep."""
+    if type(choice) in _PLAIN_NUMBERS:
+        return False
     return isinstance(choice, (list, tuple)) or (isinstance(choice, Tensor) and choice.dim() > 0)
 
 
@@ -78,9 +82,9 @@ class ChannelChoice:
     @property
     def is_mutable(self) -> bool:
         """Whether the number of active channels can change."""
-        distinct = self.num_channels // self.groups
-        read = bool(self.input_related) or self.reduced
-        return self.reason is None and bool(self.output_related) and read and distinct > 1
+        if self.reason is not None or not self.output_related:
+            return False
+        return bool(self.input_related or self.reduced) and self.num_channels // self.groups > 1
 
     @property
     def can_change(self) -> bool:
@@ -108,7 +112,7 @@ class ChannelChoice:
         if is_listed(choice):
             self._activate(self._selected(choice))
         else:
-            self.keep_first(self.check_choice(choice))
+            self.keep_first(self._checked(choice))
 
     def _tell(self) -> None:
         if self._changed is not None:
@@ -138,6 +142,9 @@ class ChannelChoice:
         """
         if is_listed(choice):
             return size_of(self._selected(choice), self.num_channels)
+        return self._checked(choice)
+
+    def _checked(self, choice: Choice) -> int:
         number = self.number_of(cast("int | float", choice))  # or something else, which it refuses
         if number != self.num_channels and not self.can_change:
             raise ChoiceError(f"unit {self.name!r} can't change ({self.why_not()}); its choice is {self.max_choice!r}")
@@ -211,6 +218,8 @@ class ChannelChoice:
 
     def _first(self, number: int) -> int | IndexSelection:
         """The first ``number`` channels, in every group as many, as a mutable's ``keep`` takes them."""
+        if self._order is None and self.groups == 1:
+            return number
         key = self.groups, number
         if key not in self._leading:
             self._leading[key] = first_of(self._order, number, self.num_channels, self.groups)

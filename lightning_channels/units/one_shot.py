@@ -47,7 +47,7 @@ class OneShotMutableChannelUnit(SequentialMutableChannelUnit):
         num_channels: int,
         candidate_choices: Sequence[int | float] = (0.5, 1.0),
         choice_mode: str = "ratio",
-        divisor: int = 1,
+        divisor: int | str = 1,
         min_value: int = 1,
         min_ratio: float = 0.9,
     ) -> None:

@@ -53,7 +53,7 @@ class RankedMutableChannelUnit(SequentialMutableChannelUnit):
         num_channels: int,
         criterion: str | Mapping[str, Any] = "l1",
         choice_mode: str = "number",
-        divisor: int = 1,
+        divisor: int | str = 1,
         min_value: int = 1,
         min_ratio: float = 0.9,
     ) -> None:
@@ -127,7 +127,7 @@ class L1MutableChannelUnit(RankedMutableChannelUnit):
         self,
         num_channels: int,
         choice_mode: str = "number",
-        divisor: int = 1,
+        divisor: int | str = 1,
         min_value: int = 1,
         min_ratio: float = 0.9,
     ) -> None:

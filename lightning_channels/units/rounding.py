@@ -32,6 +32,8 @@ def check_number(choice: object, num_channels: int, unit: str) -> int:
     Raises:
         ChoiceError: If it is no whole number from 1 to ``num_channels``.
     """
+    if type(choice) is int and 1 <= choice <= num_channels:
+        return choice
     allowed = f"allowed are whole numbers from 1 to {num_channels} (choice_mode='number')"
     if not is_number(choice):
         raise ChoiceError(f"the choice {choice!r} of unit {unit!r} is no number; {allowed}")

@@ -6,6 +6,7 @@ import math
 from typing import Any, ClassVar
 
 from lightning_channels._plain import is_int, is_number
+from lightning_channels.divisors import resolve_divisor
 from lightning_channels.errors import ConfigError, did_you_mean
 from lightning_channels.mutables import BaseMutableChannel, SquentialMutableChannel
 from lightning_channels.registry import UNITS
@@ -24,7 +25,8 @@ class SequentialMutableChannelUnit(MutableChannelUnit):
     Args:
         num_channels: Number of channels.
         choice_mode: Whether choices are numbers of channels (``"number"``) or shares of them (``"ratio"``).
-        divisor: Choices are rounded to a multiple of it; the full width is always allowed.
+        divisor: Choices are rounded to a multiple of it; the full width is always allowed. ``"auto"`` for what is fast
+            on this machine, see :func:`~lightning_channels.recommended_divisor`.
         min_value: Fewest channels.
         min_ratio: Rounding loses at most ``1 - min_ratio`` of the channels.
 
@@ -44,7 +46,7 @@ class SequentialMutableChannelUnit(MutableChannelUnit):
         self,
         num_channels: int,
         choice_mode: str = "number",
-        divisor: int = 1,
+        divisor: int | str = 1,
         min_value: int = 1,
         min_ratio: float = 0.9,
     ) -> None:
@@ -52,13 +54,12 @@ class SequentialMutableChannelUnit(MutableChannelUnit):
         if choice_mode not in _MODES:
             hint = did_you_mean(choice_mode, _MODES)
             raise ConfigError(f"choice_mode must be one of {', '.join(_MODES)}, got {choice_mode!r}{hint}")
-        for key, value in (("divisor", divisor), ("min_value", min_value)):
-            if not is_int(value) or value < 1:
-                raise ConfigError(f"{key} must be a positive integer, got {value!r}")
+        if not is_int(min_value) or min_value < 1:
+            raise ConfigError(f"min_value must be a positive integer, got {min_value!r}")
         if not is_number(min_ratio) or not 0 <= min_ratio <= 1:
             raise ConfigError(f"min_ratio must be between 0 and 1, got {min_ratio!r}")
         self.choice_mode = choice_mode
-        self.divisor = divisor
+        self.divisor = resolve_divisor(divisor)
         self.min_value = min_value
         self.min_ratio = min_ratio
 
@@ -74,6 +75,8 @@ class SequentialMutableChannelUnit(MutableChannelUnit):
 
     def allowed_number(self, number: float) -> int:
         """The number of channels nearest to ``number`` that divisor, minimum and groups allow."""
+        if type(number) is int and self.divisor == self.groups == 1 and self.min_value <= number <= self.num_channels:
+            return number
         if number > self.num_channels - 1e-6:
             return self.num_channels
         # a ratio times a number is off by rounding errors: n / N * N must come back as n

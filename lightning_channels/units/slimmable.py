@@ -60,7 +60,7 @@ class SlimmableChannelUnit(OneShotMutableChannelUnit):
         num_channels: int,
         candidate_choices: Sequence[int | float] = (),
         choice_mode: str = "number",
-        divisor: int = 1,
+        divisor: int | str = 1,
         min_value: int = 1,
         min_ratio: float = 0.9,
     ) -> None:

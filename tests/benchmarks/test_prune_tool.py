@@ -16,21 +16,14 @@ from torch import nn
 from benchmarks import _jobs, _prune_tables, _prune_task, prune
 from benchmarks._prune_ours import prune as prune_ours
 from benchmarks.prune import main
+from tests.benchmarks.tool import Command
 
 ROOT = Path(__file__).parents[2]
 SEEDS = [0, 1, 2, 3, 4]
 
 
-class Tool:
-    """The command line with its files in a folder."""
-
-    def __init__(self, folder: Path) -> None:
-        self.json, self.results = folder / "raw" / "rows.jsonl", folder / "RESULTS.md"
-        self.picture = folder / "picture.json"
-
-    def __call__(self, *arguments: str) -> int:
-        files = {"--json": self.json, "--results": self.results, "--picture": self.picture}
-        return main([*arguments, *(str(part) for item in files.items() for part in item)])
+class Tool(Command):
+    """Reads what it writes, and writes what it reads."""
 
     def lines(self, first: str) -> list[list[str]]:
         """The cells of all lines of tables that begin like that."""
@@ -64,7 +57,7 @@ def tool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Tool:
 
     monkeypatch.setattr(prune._peers, "python_of", lambda peer, folder: Path(sys.executable))
     monkeypatch.setattr(prune, "row_of", no_process)
-    return Tool(tmp_path)
+    return Tool(main, tmp_path)
 
 
 ASKED = ("--networks", "digits", "--criteria", "l1")

@@ -12,21 +12,14 @@ from lightning.pytorch.callbacks import Callback
 
 from benchmarks import _slimmable, slimmable
 from benchmarks.slimmable import Width, main, summary
+from tests.benchmarks.tool import Command
 
 ROOT = Path(__file__).parents[2]
 FLOPS = {1.0: 1_527_040, 0.75: 862_656, 0.5: 386_688, 0.25: 99_136}
 
 
-class Tool:
-    """The command line with its files in a folder."""
-
-    def __init__(self, folder: Path) -> None:
-        self.json, self.results = folder / "raw" / "rows.jsonl", folder / "RESULTS.md"
-        self.picture = folder / "picture.json"
-
-    def __call__(self, *arguments: str) -> int:
-        files = {"--json": self.json, "--results": self.results, "--picture": self.picture}
-        return main([*arguments, *(str(part) for item in files.items() for part in item)])
+class Tool(Command):
+    """Reads what it writes, and writes what it reads."""
 
     @property
     def rows(self) -> dict[str, dict[str, Any]]:
@@ -62,7 +55,7 @@ class Tool:
 
 @pytest.fixture
 def tool(tmp_path: Path) -> Tool:
-    return Tool(tmp_path)
+    return Tool(main, tmp_path)
 
 
 @pytest.fixture

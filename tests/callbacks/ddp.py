@@ -105,6 +105,7 @@ def main(folder: Path) -> None:
     for wrong in (
         ChannelPruning(seed=rank),
         ChannelPruning(unit=("SequentialMutableChannelUnit", "one_shot")[rank]),
+        ChannelPruning(unit={"type": "sequential", "default_args": {"divisor": (4, 8)[rank]}}, sampler="max"),
         ChannelPruning(choices={}),
     ):
         try:

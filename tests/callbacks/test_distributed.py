@@ -66,7 +66,7 @@ def test_rank_zero_alone_writes_the_files(folder):
 def test_ranks_that_disagree_are_refused_on_both(folder):
     for rank in range(2):
         refusals = (folder / f"refused{rank}.txt").read_text().splitlines()
-        assert len(refusals) == 3
+        assert len(refusals) == 4
         assert all("the ranks don't agree" in line for line in refusals)
 
 

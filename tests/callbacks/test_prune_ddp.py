@@ -26,6 +26,23 @@ def test_ranks_prune_alike(folder, name):
         assert torch.equal(value, two["weights"][key]), key
 
 
+def test_rank_zero_measures_for_all(folder):
+    assert [int((folder / f"measured{rank}.txt").read_text()) for rank in range(RANKS)] == [2 + 2 * 2, 0]
+    one, two = (torch.load(folder / f"latency-{rank}.pt", weights_only=True)["reached"] for rank in range(RANKS))
+    assert one == two
+
+
+def test_what_rank_zero_cannot_measure_is_refused_by_all(folder):
+    for rank in range(RANKS):
+        assert "device must be one that latency can be measured on" in (folder / f"refused{rank}.txt").read_text()
+
+
+def test_ranks_on_different_machines_take_the_divisor_of_the_first(folder):
+    for rank in range(RANKS):
+        kept = torch.load(folder / f"auto-{rank}.pt", weights_only=True)["kept"][-1]
+        assert [len(channels) for channels in kept.values()] == [8, 8]
+
+
 def test_ranks_that_would_keep_other_channels_are_refused(folder):
     for rank in range(RANKS):
         assert "the ranks don't agree on which channels to keep" in (folder / f"refused{rank}.txt").read_text()

@@ -140,7 +140,8 @@ def test_a_second_fit_goes_on_with_the_pruned_subnet(tmp_path):
 def test_an_interrupted_fit_is_taken_up_again(tmp_path):
     module, found = Classifier(), pruning(schedule=LINEAR)
     module.on_train_batch_end = lambda *args: setattr(module.trainer, "should_stop", module.trainer.global_step >= 5)
-    fit(tmp_path, module, loader(), found, min_steps=5)
+    with pytest.warns(UserWarning, match=r"ended at step 6, before the pruning did: flops .* target is flops 38\.9"):
+        fit(tmp_path, module, loader(), found, min_steps=5)
     del module.on_train_batch_end
     assert not found.pruner.finished
     assert share(found) < 1
@@ -148,6 +149,49 @@ def test_an_interrupted_fit_is_taken_up_again(tmp_path):
     fit(tmp_path, module, loader(), found)
     assert found.pruner.finished
     assert share(found) <= 0.5 < width
+
+
+def test_a_greedy_pruning_that_is_too_slow(tmp_path):
+    def wide_first(unit):
+        """A channel of the wider unit saves less."""
+        return torch.full((unit.num_channels,), 1 / unit.num_channels, dtype=torch.float64)
+
+    def run(**schedule):
+        schedule = {"type": "greedy", "per": None, **schedule}
+        found = pruning(criterion=wide_first, target={"flops": 0.6}, schedule=schedule)
+        fit(tmp_path, Classifier(), loader(), found, max_epochs=1)
+        return found
+
+    with pytest.raises(MisconfigurationException, match=r"can't reach the target of .* 6 steps: it drops channels 2"):
+        run(interval=2)
+    with pytest.warns(UserWarning, match=r"ended at step 6, before the pruning did: flops .* Train longer, d") as said:
+        found = run()
+    assert len([warning for warning in said if "before the pruning did" in str(warning.message)]) == 1
+    assert not found.pruner.finished
+    assert f"({share(found):.1%}), and the target is flops" in found.pruner.unfinished()
+    found = run(end_step=5)
+    assert found.pruner.finished
+    assert found.pruner.unfinished() is None
+
+
+@pytest.mark.parametrize(
+    "schedule",
+    [
+        {"type": "linear", "start_step": 100, "end_step": 200},
+        {"type": "cubic", "end_step": 200},
+        {"type": "one_shot", "start_step": 50},
+        {"type": "greedy", "interval": 10},
+        "linear",
+    ],
+)
+def test_a_fast_development_run_passes(tmp_path, schedule):
+    found = pruning(schedule=schedule)
+    trainer(tmp_path, found, fast_dev_run=2).fit(Classifier(), loader(), loader(False))
+    assert found.pruner.finished == (schedule == "linear")
+    with pytest.raises(MisconfigurationException, match="flops can't be reached"):
+        trainer(tmp_path, pruning(schedule=schedule, target={"flops": 0.001}), fast_dev_run=2).fit(
+            Classifier(), loader()
+        )
 
 
 def test_several_callbacks(tmp_path):
@@ -262,3 +306,23 @@ def test_a_target_that_cannot_be_reached(tmp_path):
         trainer(tmp_path, found, watch).fit(module, loader())
     assert not steps
     assert found.mutator.current_choices == found.mutator.sample_choices("max")
+
+
+def test_a_divisor_left_to_the_machine_is_told_and_kept(tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX2")
+    saved = ModelCheckpoint(tmp_path, "x{step}", every_n_train_steps=4, save_top_k=-1)
+    arguments = {"target": {"flops": 0.9}, "pruning": {"divisor": "auto", "scope": {"net.0*": 0.5}}, "schedule": LINEAR}
+    found = pruning(**arguments)
+    with caplog.at_level("INFO"):
+        trainer(tmp_path, found, saved, max_epochs=2).fit(Classifier(conv_net(width=16)), loader())
+    assert "layers are pruned to multiples of 8 (divisor='auto')" in caplog.text
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX512")
+    path = str(tmp_path / "xstep=4.ckpt")
+    assert torch.load(path, weights_only=True)["callbacks"][found.state_key]["pruning"]["pruner"]["divisor"] == 8
+    again = pruning(**arguments)
+    assert again.pruner.divisor == 16
+    trainer(tmp_path, again, max_epochs=2).fit(Classifier(conv_net(width=16)), loader(), ckpt_path=path)
+    assert again.pruner.divisor == 8
+    assert again.pruner.finished
+    assert [len(channels) for channels in kept(again).values()] == [8, 12]

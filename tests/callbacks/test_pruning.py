@@ -325,38 +325,6 @@ def test_a_function_and_an_object_can_sample(tmp_path):
     assert seen == [[20, 2, 20, 2, 20, 2]] * 3
 
 
-class Two(Classifier):
-    def __init__(self) -> None:
-        super().__init__(nn.Identity())
-        torch.manual_seed(0)
-        self.encoder = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 6, 3), nn.Flatten())
-        self.head = nn.Sequential(nn.Linear(24, 10), nn.ReLU(), nn.Linear(10, 4))
-
-    def forward(self, x):
-        return self.head(self.encoder(x))
-
-
-def test_two_callbacks_on_two_submodules(tmp_path):
-    encoder, head = ChannelPruning(module="encoder", sampler="min"), ChannelPruning(module="head", seed=4)
-    module = Two()
-    watch = Watch(head)
-    run = trainer(tmp_path, encoder, head, watch, logger=CSVLogger(tmp_path, name="", version=""))
-    run.fit(module, loader())
-    assert (encoder.state_key, head.state_key) == ("ChannelPruning[encoder]", "ChannelPruning[head]")
-    assert list(encoder.mutator.current_choices) == ["0_(0, 8)_8"]
-    assert list(head.mutator.current_choices) == ["0_(0, 10)_10"]
-    assert len({choices["0_(0, 10)_10"] for choices in watch.train}) > 2
-    assert {"channels/encoder/flops", "channels/head/flops"} <= set(run.callback_metrics)
-    run.save_checkpoint(tmp_path / "both.ckpt")
-    states = torch.load(tmp_path / "both.ckpt", weights_only=True)["callbacks"]
-    assert {"ChannelPruning[encoder]", "ChannelPruning[head]"} <= set(states)
-    assert (tmp_path / "both.encoder.structure.yaml").exists()
-    assert (tmp_path / "both.head.structure.yaml").exists()
-    rebuilt = ChannelPruning(mutator=tmp_path / "both.ckpt", module="head")
-    trainer(tmp_path, rebuilt, max_steps=1).fit(Two(), loader())
-    assert list(rebuilt.mutator.current_choices) == ["0_(0, 10)_10"]
-
-
 def test_a_dotted_submodule_is_found(tmp_path):
     class Deep(Classifier):
         def __init__(self):

@@ -226,6 +226,7 @@ class Worse(Net):
         self.log("score", float(step) if step <= 8 else 100.0 - step)
 
 
+@pytest.mark.filterwarnings("ignore:.*before the pruning did")  # where they don't wait
 @pytest.mark.parametrize("hold_back", [True, False])
 def test_callbacks_that_watch_a_metric_wait(tmp_path, hold_back):
     stop = EarlyStopping("score", patience=1, mode="min")

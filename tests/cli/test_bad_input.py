@@ -97,7 +97,7 @@ def test_output_that_cannot_be_written(cli, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "which command? Known: units, resources"),
+        ([], "which command? Known: units, resources, search, eval, export, report"),
         (["unit"], "invalid choice: 'unit'"),
         (["units"], "the following arguments are required: CONFIG"),
         (["units", "train", "--choices-only"], "cannot make sense of --choices-only"),

@@ -191,15 +191,3 @@ def test_as_a_module_in_a_process_of_its_own(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "lightning_channels", "units", "model/digits_resnet", "--choice"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
     assert next(iter(json.loads(done.stdout))) == "stem.0_(0, 16)_16"
-
-
-def test_help_imports_nothing_heavy() -> None:
-    code = (
-        "import sys\nfrom lightning_channels.cli import main\n"
-        "try:\n    main(['units', '--help'])\nexcept SystemExit:\n    pass\n"
-        "heavy = {'torch', 'hydra', 'lightning', 'yaml', 'omegaconf'} & set(sys.modules)\n"
-        "assert not heavy, heavy"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert "--with-init-args" in done.stdout
-    assert "--report" in done.stdout

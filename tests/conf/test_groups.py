@@ -11,6 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from lightning_channels import _config, registry
 from lightning_channels._config import config_dir, mutator_config
+from lightning_channels.divisors import resolve_divisor
 from lightning_channels.errors import ConfigError
 
 GROUPS = [
@@ -19,6 +20,7 @@ GROUPS = [
     "data",
     "experiment",
     "model",
+    "module",
     "mutator",
     "sampler",
     "schedule",
@@ -177,3 +179,14 @@ def test_a_criterion_and_a_search_write_out_the_defaults() -> None:
         plain, built = (REGISTRIES[group].build(config) for config in ({"type": given["type"]}, given))
         assert repr(plain) == repr(built), option
         assert given.keys() - {"type"} == set(inspect.signature(type(plain)).parameters), option
+
+
+@pytest.mark.parametrize("divisor", ["auto", "auto:onnxruntime", "8"])
+def test_a_divisor_may_be_left_to_the_machine(divisor: str) -> None:
+    pruning = ["callback.sampler=null", "callback.target={flops: 0.5}", f"callback.pruning={{divisor: '{divisor}'}}"]
+    if divisor == "8":
+        pruning[-1] = "callback.pruning={divisor: 8}"
+    config = composed(f"unit.divisor={divisor}", *pruning)
+    expected = resolve_divisor(int(divisor) if divisor == "8" else divisor)
+    assert instantiate(config.callback).pruner.divisor == expected
+    assert registry.build(mutator_config(config)).unit_config.default_args["divisor"] == expected

@@ -143,14 +143,6 @@ def test_repr_shows_children_first_and_sizes_full() -> None:
     assert scale.startswith("DynamicScale(\n  (mutable_attrs): ModuleDict(\n    (gamma): ")
 
 
-def test_sizes_cannot_be_written() -> None:
-    conv = make_dynamic(nn.Conv2d(4, 8, 3, groups=4))
-    for name in ("in_channels", "out_channels", "groups"):
-        with pytest.raises(PrepareError, match=rf"DynamicConv2d.{name} follows the active channels and cannot be set"):
-            setattr(conv, name, 4)
-    assert (conv.in_channels, conv.out_channels, conv.groups) == (4, 8, 4)
-
-
 def test_a_parameter_of_active_size_is_no_new_parameter() -> None:
     linear = nn.Linear(4, 6)
     steer(linear, True).current_choice = 2

@@ -238,6 +238,14 @@ def test_writing_a_size_says_what_to_do_instead(name: str) -> None:
             assert getattr(plain, attribute) == 17
 
 
+def test_sizes_cannot_be_written() -> None:
+    conv = make_dynamic(nn.Conv2d(4, 8, 3, groups=4))
+    for name in ("in_channels", "out_channels", "groups"):
+        with pytest.raises(PrepareError, match=rf"DynamicConv2d.{name} follows the active channels and cannot be set"):
+            setattr(conv, name, 4)
+    assert (conv.in_channels, conv.out_channels, conv.groups) == (4, 8, 4)
+
+
 @pytest.mark.parametrize(("module", "called"), [(views, "prefix"), (properties, "cut")], ids=["prefix", "indices"])
 def test_a_failing_getter_never_shows_the_full_tensor(
     monkeypatch: pytest.MonkeyPatch, module: ModuleType, called: str

@@ -64,7 +64,8 @@ def test_choices_are_rounded_to_what_the_unit_allows(my_unit: type, asked: int, 
 
 def test_hydra_finds_the_criterion_by_its_name_in_a_config_of_ones_own(tmp_path: Path) -> None:
     own = ["--config-dir", str(examples_dir() / "custom_conf"), "criterion=spread"]
-    ranked = ["unit=ranked", "unit.criterion=${criterion}", "report.widths=[0.5]", "hydra.run.dir=out"]
+    ranked = ["unit=ranked", "unit.criterion=${criterion}", "callback.criterion=null"]
+    ranked += ["report.widths=[0.5]", "hydra.run.dir=out"]
     done = run_example("custom_criterion.py", *own, *ranked, *TINY, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     structure = yaml.safe_load((tmp_path / "out" / "slimmable.structure.yaml").read_text())

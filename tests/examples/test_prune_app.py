@@ -12,8 +12,10 @@ import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
+from lightning_channels import ChannelPruning
 from lightning_channels._config import config_dir, examples_dir
 from slimmable.prune import run
+from slimmable.run import train
 from tests.examples.app import run_example
 
 TINY = [
@@ -57,8 +59,8 @@ def test_group_fisher_reaches_its_target_from_a_checkpoint(tmp_path: Path) -> No
         "experiment=digits_group_fisher",
         f"pretrained={tmp_path / 'first' / 'unpruned.ckpt'}",
         "callback.target.flops=0.8",
-        "callback.schedule.interval=1",
-        "+callback.schedule.channels=4",
+        "schedule.interval=1",
+        "schedule.channels=4",
     )
     unpruned, pruned = run(again, tmp_path / "second")
     assert unpruned.flops == first[0].flops
@@ -68,6 +70,37 @@ def test_group_fisher_reaches_its_target_from_a_checkpoint(tmp_path: Path) -> No
     state = torch.load(tmp_path / "second" / "pruned.ckpt", weights_only=True)["callbacks"]["ChannelPruning[net]"]
     assert state["pruning"]["pruner"]["progress"]["finished"]
     assert state["template"]["type"] == "GroupFisherChannelMutator"
+
+
+def test_criterion_and_schedule_of_the_command_line_reach_the_callback(tmp_path: Path) -> None:
+    for own in ([], ["experiment=digits_l1"], ["experiment=digits_group_fisher"]):
+        callback = composed(*own, "criterion=taylor", "criterion.joint=true", "schedule=cubic").callback
+        assert (callback.criterion.type, callback.criterion.joint) == ("taylor", True)
+        assert callback.schedule.type == "cubic"
+    assert composed("callback.criterion=l2", "callback.schedule=one_shot").callback.criterion == "l2"
+    options = ["criterion=taylor", "schedule=cubic", "schedule.end_step=5", "trainer.max_epochs=2"]
+    done = run_example("prune.py", *TINY, *options, "hydra.run.dir=out", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    state = torch.load(tmp_path / "out" / "pruned.ckpt", weights_only=True)["callbacks"]["ChannelPruning[net]"]
+    progress = state["pruning"]["pruner"]["progress"]
+    assert (progress["finished"], progress["span"]["end"], progress["done"]) == (True, 5, 5)
+
+
+def test_the_training_prunes_where_it_is_told_to(tmp_path: Path) -> None:
+    with initialize_config_dir(version_base="1.3", config_dir=str(config_dir())):
+        config = compose(
+            "train",
+            [
+                *[option for option in TINY if not option.startswith("pretraining")],
+                *("trainer.max_epochs=1", "criterion=taylor", "schedule=cubic", "callback.sampler=null"),
+                "+callback.target.flops=0.5",
+            ],
+        )
+    trained = train(config, tmp_path)
+    pruner = next(c for c in trained.trainer.callbacks if isinstance(c, ChannelPruning)).pruner
+    assert (type(pruner.criterion).__name__, type(pruner.schedule).__name__) == ("TaylorCriterion", "CubicSchedule")
+    assert pruner.finished
+    assert pruner.reached["flops"] <= pruner.limits["flops"]
 
 
 @pytest.mark.slow

@@ -55,11 +55,13 @@ def test_slimmable_subnets_are_measured_whatever_the_widths(tmp_path: Path) -> N
 
 @pytest.mark.slow
 def test_multirun_trains_each_job(tmp_path: Path) -> None:
-    done = run("--multirun", *SHORT, "seed=0,1", "hydra.sweep.dir=sweep", cwd=tmp_path)
+    done = run("--multirun", *SHORT, "sampler=max,sandwich", "hydra.sweep.dir=sweep", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    for job in ("0", "1"):
-        assert len(json.loads((tmp_path / "sweep" / job / "results.json").read_text())["rows"]) == 2
-    assert yaml.safe_load((tmp_path / "sweep" / "1" / ".hydra" / "config.yaml").read_text())["seed"] == 1
+    for job, sampler in (("0", "max"), ("1", "sandwich")):
+        folder = tmp_path / "sweep" / job
+        assert len(json.loads((folder / "results.json").read_text())["rows"]) == 2
+        assert (folder / "slimmable.structure.yaml").exists()
+        assert yaml.safe_load((folder / ".hydra" / "config.yaml").read_text())["sampler"]["type"] == sampler
 
 
 def test_an_unknown_override_gives_hydras_own_error(tmp_path: Path) -> None:

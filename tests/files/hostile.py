@@ -364,5 +364,8 @@ OF_UNITS: dict[str, tuple[Any, str]] = {
         {STEM: {"choice": 6}},
         "the choice 6 of unit 'stem_(0, 8)_8' is out of range",
     ),
-    "a divisor that is text": ({STEM: {"init_args": {"divisor": "8"}}}, "divisor must be a positive integer, got '8'"),
+    "a divisor that is text": (
+        {STEM: {"init_args": {"divisor": "8"}}},
+        "divisor must be a positive integer, 'auto' or 'auto:onnxruntime', got '8'",
+    ),
 }

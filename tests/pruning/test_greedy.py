@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import pytest
 import torch
 
-from lightning_channels import ConfigError, Pruner
+from lightning_channels import ConfigError, Pruner, Resources, parse_target
+from lightning_channels.pruning.bounds import bounds_of
 from tests.pruning.nets import FIRST, SECOND, chain, drawn, grouped, numbers, prepared, pruned, rated
 
 SCORES = {FIRST: [6.0, 1.0, 5.0, 2.0, 4.0, 3.0], SECOND: [5.0, 1.0, 2.0, 4.0, 3.0]}
@@ -132,3 +134,35 @@ def test_weights_are_left_alone() -> None:
     before = {name: value.clone() for name, value in mutator.model.state_dict().items()}
     pruned(Pruner("l1", {"flops": 0.5}, "greedy"), mutator)
     assert all(torch.equal(value, before[name]) for name, value in mutator.model.state_dict().items())
+
+
+def test_what_no_choice_of_channels_can_reach_is_refused() -> None:
+    mutator = prepared()
+    widths = itertools.product(range(1, 7), range(1, 6))
+    fewest = min(6 - a + 5 - b for a, b in widths if flops(a, b) <= 0.3 * flops(6, 5))
+    pruner = Pruner(rated(SCORES), {"flops": 0.3}, "greedy", interval=10)
+    with pytest.raises(ConfigError, match=r"can't reach the target of .* flops in 21 steps: .* 2 times .*Train longer"):
+        pruner.start(mutator, 21)
+    assert not pruner.started
+    assert mutator.kept_channels() == {}
+    for enough in (10 * fewest + 1, -1, None):
+        Pruner(rated(SCORES), {"flops": 0.3}, "greedy", interval=10).start(mutator, enough)
+    Pruner(rated(SCORES), {"flops": 0.3}, {"type": "greedy", "channels": fewest}, interval=10).start(mutator, 11)
+    Pruner(rated(SCORES), {"flops": 0.3}, "greedy", interval=10, end_step=20).start(mutator, 21)
+
+
+@pytest.mark.parametrize("target", [{"flops": 0.3}, {"params": 0.5}, {"flops": 0.6, "activations": 0.6}])
+@pytest.mark.parametrize("build", [grouped, chain])
+def test_what_can_be_reached_is_never_refused(build: Any, target: dict[str, float]) -> None:
+    """Not even with the best of all choices, which no criterion needs to find."""
+    mutator = prepared(build)
+    resources = Resources(mutator)
+    steps = [bound.allowed.tolist() for bound in bounds_of(mutator.mutable_units, {}, [], {})]
+    taken = min(
+        sum(len(allowed) - 1 - allowed.index(number) for allowed, number in zip(steps, numbers, strict=True))
+        for numbers in itertools.product(*steps)
+        if parse_target(target).met(resources.measure(torch.tensor(numbers)), resources.totals)
+    )
+    Pruner("l1", target, "greedy").start(mutator, taken + 1)
+    with pytest.raises(ConfigError, match="can't reach"):
+        Pruner("l1", target, "greedy").start(mutator, 2)

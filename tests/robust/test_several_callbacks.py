@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.loggers import CSVLogger
 from torch import Tensor, nn
 
 from lightning_channels import ChannelMutator, ChannelPruning, export_subnet
@@ -45,6 +46,25 @@ def test_at_the_widest_it_is_the_run_without_them(tmp_path: Path) -> None:
         torch.manual_seed(0)
         trainer(tmp_path, *pruning, max_epochs=2).fit(module, loader(), loader(shuffle=False))
     assert same(*modules)
+
+
+def test_each_has_its_units_its_logs_and_its_files(tmp_path: Path) -> None:
+    encoder, decoder = ChannelPruning(module="encoder", sampler="min"), ChannelPruning(module="decoder", seed=4)
+    watch = Watch(decoder)
+    run = trainer(tmp_path, encoder, decoder, watch, logger=CSVLogger(tmp_path, name="", version=""))
+    run.fit(Two(), loader())
+    assert (encoder.state_key, decoder.state_key) == ("ChannelPruning[encoder]", "ChannelPruning[decoder]")
+    for pruning, part in zip((encoder, decoder), PARTS, strict=True):
+        assert list(pruning.mutator.current_choices) == [UNITS[part]]
+        assert f"channels/{part}/flops" in run.callback_metrics
+    assert len({choices[UNITS["decoder"]] for choices in watch.train}) > 2
+    run.save_checkpoint(tmp_path / "both.ckpt")
+    states = torch.load(tmp_path / "both.ckpt", weights_only=True)["callbacks"]
+    assert {"ChannelPruning[encoder]", "ChannelPruning[decoder]"} <= set(states)
+    assert all((tmp_path / f"both.{part}.structure.yaml").exists() for part in PARTS)
+    rebuilt = ChannelPruning(mutator=tmp_path / "both.ckpt", module="decoder")
+    trainer(tmp_path, rebuilt, max_steps=1).fit(Two(), loader())
+    assert list(rebuilt.mutator.current_choices) == [UNITS["decoder"]]
 
 
 def test_both_go_on_from_a_checkpoint(tmp_path: Path) -> None:

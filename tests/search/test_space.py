@@ -11,6 +11,7 @@ import torch
 from hypothesis import given, reject, settings
 from hypothesis import strategies as st
 from torch import nn
+from torchvision.models import VisionTransformer
 
 from lightning_channels import (
     ChannelMutator,
@@ -25,6 +26,21 @@ from tests.pruning.nets import prepared as prepared_net
 from tests.search.nets import chain, every, prepared, space_of
 
 A, B, C = "0_(0, 16)_16", "2_(0, 16)_16", "4_(0, 16)_16"
+
+
+def test_auto_is_the_divisor_of_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX2")
+    space = SearchSpace(prepared([16]), divisor="auto")
+    assert (space.divisor, list(space.candidates.values())) == (8, [[8, 16]])
+
+
+def test_of_heads_as_many_stay_as_make_a_multiple() -> None:
+    mutator = ChannelMutator()
+    net = VisionTransformer(16, 8, num_layers=1, num_heads=4, hidden_dim=16, mlp_dim=32, num_classes=3)
+    mutator.prepare_from_supernet(net, torch.randn(1, 3, 16, 16))
+    space = SearchSpace(mutator, divisor=8)
+    assert [numbers for numbers in space.candidates.values() if numbers[-1] == 4] == [[2, 4]]  # each has 4 dims
 
 
 def test_candidates_are_what_units_groups_and_divisor_allow() -> None:
@@ -92,8 +108,8 @@ def test_choices_of_no_point(choices: dict[str, Any], message: str) -> None:
         ({"limits": {"latency_ms": "1ms"}}, "limits: the target names latency_ms, and nothing knows"),
         ({"limits": {"flops": 2.0, "params": 2}}, "limits: the target of 2 flops can't be reached"),
         ({"limits": 0.5}, "limits: a target must be a dict"),
-        ({"divisor": 0}, "divisor must be a positive whole number, got 0"),
-        ({"divisor": True}, "divisor must be a positive whole number, got True"),
+        ({"divisor": 0}, "divisor must be a positive integer, 'auto' or 'auto:onnxruntime', got 0"),
+        ({"divisor": True}, "divisor must be a positive integer, 'auto' or 'auto:onnxruntime', got True"),
         ({"divisor": 32}, "no unit has more than one width; take a smaller divisor"),
     ],
 )

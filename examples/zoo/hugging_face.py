@@ -1,0 +1,171 @@
+"""Prune the attention heads and the MLPs of a Hugging Face vision transformer, and save it so that it loads again.
+
+    python examples/zoo/hugging_face.py --data /data/imagenette --model google/vit-base-patch16-224-in21k --heads 0.5
+    python examples/zoo/hugging_face.py --generated
+
+The first takes the hub's weights and image processor, and prunes in the first half of one training. The second does the
+same to a small transformer with random weights, and images that it draws.
+
+Every block keeps as many heads and hidden units as the others, the ones that matter most in it. So transformers' own
+config can say what is left, and ViTForImageClassification.from_pretrained(OUTPUT) loads it, without lightning-channels.
+
+Needs transformers: pip install 'lightning-channels[zoo]'
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+import lightning as L
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+from torchmetrics.classification import MulticlassAccuracy
+from torchvision.datasets import ImageFolder
+from torchvision.transforms import v2
+from transformers import AutoImageProcessor, ViTConfig, ViTForImageClassification
+
+from lightning_channels import ChannelPruning, Resources, export_subnet
+
+
+class Images(L.LightningDataModule):
+    """``root/train/CLASS/*`` and ``root/val/CLASS/*``, in batches of ``pixel_values`` and ``labels``."""
+
+    def __init__(self, root: Path, size: int, mean: list[float], std: list[float], args: argparse.Namespace) -> None:
+        super().__init__()
+        self.batch_size, self.workers = args.batch_size, args.workers
+        normal = [v2.ToImage(), v2.ToDtype(torch.float32, scale=True), v2.Normalize(mean, std)]
+        augmented = [v2.RandomResizedCrop(size, scale=(0.3, 1.0)), v2.RandomHorizontalFlip()]
+        self.train = ImageFolder(str(root / "train"), v2.Compose([*augmented, *normal]))
+        self.val = ImageFolder(str(root / "val"), v2.Compose([v2.Resize((size, size)), *normal]))
+
+    def train_dataloader(self) -> DataLoader:
+        return self._loader(self.train, shuffle=True, drop_last=True)
+
+    def val_dataloader(self) -> DataLoader:
+        return self._loader(self.val)
+
+    def _loader(self, dataset: ImageFolder, **options: bool) -> DataLoader:
+        return DataLoader(dataset, self.batch_size, collate_fn=_named, num_workers=self.workers, **options)
+
+
+def _named(samples: list[tuple[Tensor, int]]) -> dict[str, Tensor]:
+    images, labels = zip(*samples, strict=True)
+    return {"pixel_values": torch.stack(images), "labels": torch.tensor(labels)}
+
+
+class Classifier(L.LightningModule):
+    """The loss is the transformer's own."""
+
+    def __init__(self, net: ViTForImageClassification, lr: float) -> None:
+        super().__init__()
+        self.net, self.lr = net, lr
+        self.accuracy = MulticlassAccuracy(net.config.num_labels, average="micro")
+
+    def forward(self, pixel_values: Tensor, labels: Tensor | None = None):
+        return self.net(pixel_values, labels=labels)
+
+    def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
+        loss = self(**batch).loss
+        self.log("train_loss", loss, prog_bar=True)
+        return loss
+
+    def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
+        self.accuracy(self(**batch).logits, batch["labels"])
+        self.log("val_accuracy", self.accuracy, prog_bar=True)
+
+    def configure_optimizers(self):
+        optimizer = torch.optim.AdamW(self.parameters(), self.lr, weight_decay=0.05)
+        steps = int(self.trainer.estimated_stepping_batches)
+        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, self.lr, total_steps=steps)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+
+def describe(net: ViTForImageClassification) -> ViTForImageClassification:
+    """Write into the config what is left, so that ``from_pretrained`` builds just that."""
+    (shape,) = {
+        (layer.attention.head_dim, layer.attention.q_proj.out_features, layer.mlp.fc1.out_features)
+        for layer in net.vit.layers
+    }
+    head_dim, width, hidden = shape
+    net.config.update({"head_dim": head_dim, "num_attention_heads": width // head_dim, "intermediate_size": hidden})
+    return net
+
+
+def run(args: argparse.Namespace) -> ViTForImageClassification:
+    L.seed_everything(0, workers=True)
+    names = sorted(folder.name for folder in (args.data / "train").iterdir() if folder.is_dir())
+    labels = {"id2label": dict(enumerate(names)), "label2id": {name: number for number, name in enumerate(names)}}
+    if args.generated:
+        sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
+        net = ViTForImageClassification(ViTConfig(image_size=32, patch_size=8, **sizes, **labels))
+        mean = std = [0.5, 0.5, 0.5]
+    else:
+        net = ViTForImageClassification.from_pretrained(args.model, ignore_mismatched_sizes=True, **labels)
+        processor = AutoImageProcessor.from_pretrained(args.model)
+        mean, std = processor.image_mean, processor.image_std
+
+    pruning = ChannelPruning(
+        module="net",
+        criterion=args.criterion,
+        schedule="cubic",
+        # these widths in place of a target; the embedding, which runs through all blocks, stays as it is
+        pruning={"scope": {"*.attention.*": args.heads, "*.mlp.*": args.hidden}, "ignore": ["*.embeddings.*"]},
+    )
+    trainer = L.Trainer(
+        max_epochs=args.epochs,
+        accelerator=args.accelerator,
+        callbacks=[pruning],
+        gradient_clip_val=1.0,
+        logger=False,
+        enable_checkpointing=False,
+        enable_model_summary=False,
+        enable_progress_bar=sys.stdout.isatty(),
+    )
+    trainer.fit(Classifier(net, args.lr), Images(args.data, net.config.image_size, mean, std, args))
+    print(f"pruned: accuracy {trainer.callback_metrics['val_accuracy']:.1%}")
+
+    resources = Resources(pruning.mutator, per_sample=True)
+    left = resources.count()
+    for name in ("macs", "params"):
+        print(f"{name}: {left[name]:,} of {resources.totals[name]:,.0f}")
+    small = describe(export_subnet(net).eval())
+    small.save_pretrained(args.output)
+    print(f"{small.config.num_attention_heads} heads and {small.config.intermediate_size} hidden units a block")
+    print(f"written: {args.output}; ViTForImageClassification.from_pretrained({str(args.output)!r}) loads it")
+    return small
+
+
+class Help(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
+    """Prints the text above as it is, and each option's default."""
+
+
+def parse(argv: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=Help)
+    add = parser.add_argument
+    add("--data", type=Path, default=Path("data"), help="folder of train/CLASS/* and val/CLASS/*")
+    add("--model", default="google/vit-base-patch16-224-in21k", help="a ViT on the hub, or its folder")
+    add("--heads", type=float, default=0.5, help="share of its heads that every block keeps")
+    add("--hidden", type=float, default=0.5, help="share of its MLP's hidden units that every block keeps")
+    add("--criterion", default="taylor", help="what a head or a hidden unit is worth: l1, l2, taylor, …")
+    add("--epochs", type=int, default=10, help="the first half prunes, the second fine-tunes")
+    add("--lr", type=float, default=1e-4, help="peak of the learning rate")
+    add("--batch-size", type=int, default=32)
+    add("--workers", type=int, default=4, help="processes that load images")
+    add("--accelerator", default="auto")
+    add("--output", type=Path, default=Path("outputs/hugging_face"), help="folder for the small net")
+    add("--generated", action="store_true", help="draw small images instead of reading DATA, and take a small net")
+    if parser.parse_args(argv).generated:
+        import generated
+
+        data = generated.image_folder(parser.parse_args(argv).output / "data", size=36)
+        parser.set_defaults(data=data, batch_size=8, workers=0, epochs=12, lr=3e-3, accelerator="cpu")
+    return parser.parse_args(argv)
+
+
+def main(argv: list[str] | None = None) -> ViTForImageClassification:
+    return run(parse(argv))
+
+
+if __name__ == "__main__":
+    main()
