@@ -23,9 +23,9 @@ __all__ = ["add_parser", "run"]
 
 _TEXT = """\
 Look for the widths of a trained supernet that validate best within limits, and print the best, or with --objective the
-Pareto front. The algorithm is one of the group search: evolution, greedy, random, with its arguments as overrides
-(search.population=40). A search is a function of its seed. With --journal every evaluated choice is written down; the
-same command goes on from there after an interruption, and further with a larger --budget.
+Pareto front. The algorithm is one of the group search (evolution, greedy, optuna, random), with its arguments as
+overrides (search.population=40). A search is a function of its seed. With --journal every evaluated choice is written
+down; the same command goes on from there after an interruption, and further with a larger --budget.
 
 Batch-norm statistics of a supernet fit no single width: --recalibrate computes them anew for each candidate.
 In several processes: torchrun --nproc-per-node 4 -m lightning_channels search ...

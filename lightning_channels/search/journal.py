@@ -77,7 +77,7 @@ class Journal:
         for number, line in enumerate(self._lines()):
             if not line.endswith(b"\n"):
                 if number == 0 and not first.startswith(line):
-                    raise ConfigError(self._strange("its first line is none of a journal"))
+                    raise self._foreign()
                 break  # the process died while it was written
             self._read(number, line, header)
             whole += len(line)
@@ -99,12 +99,14 @@ class Journal:
         try:
             data = to_plain(parse_json(line.decode("utf-8")), at)
         except (ValueError, RecursionError) as error:  # a ConfigError is a ValueError
+            if number == 0:
+                raise self._foreign() from error
             raise ConfigError(self._strange(f"{at} is damaged: {error}")) from error
-        if not isinstance(data, dict):
-            raise ConfigError(self._strange(f"{at} must be a dict, got {data!r:.100}"))
         if number == 0:
             self._compare(data, header)
             return
+        if not isinstance(data, dict):
+            raise ConfigError(self._strange(f"{at} must be a dict, got {data!r:.100}"))
         if data.keys() != {"choices", "metrics"}:
             raise ConfigError(self._strange(f"{at} must have the keys choices and metrics, got {', '.join(data)}"))
         try:
@@ -116,9 +118,9 @@ class Journal:
             raise ConfigError(self._strange(f"{at} has no metric {header['metric']!r}"))
         self.known[point] = {name: float(value) for name, value in metrics.items()}
 
-    def _compare(self, found: Mapping[str, Any], header: Mapping[str, Any]) -> None:
-        if found.keys() != header.keys():
-            raise ConfigError(self._strange("its first line is none of a journal"))
+    def _compare(self, found: object, header: Mapping[str, Any]) -> None:
+        if not isinstance(found, dict) or found.keys() != header.keys():
+            raise self._foreign()
         for key, value in header.items():
             if found[key] != value:
                 raise ConfigError(
@@ -126,6 +128,11 @@ class Journal:
                     f"is {value!r:.100}. Go on with the arguments and the model that it was begun with, or take "
                     "another file"
                 )
+
+    def _foreign(self) -> ConfigError:
+        return ConfigError(
+            f"{self.path} can't be used as a journal: its first line is none of a journal's. Take another file"
+        )
 
     def _strange(self, what: str) -> str:
         return f"{self.path} can't be used as a journal: {what}. Take another file, or remove it to begin anew"

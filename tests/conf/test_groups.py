@@ -24,13 +24,14 @@ GROUPS = [
     "mutator",
     "sampler",
     "schedule",
+    "search",
     "tracer",
     "trainer",
     "unit",
 ]
 OPTIONS = sorted(path.relative_to(config_dir()).with_suffix("").as_posix() for path in config_dir().glob("*/*.yaml"))
 MANDATORY = {"data/image_folder": ["data.root=images"], "sampler/fixed": ["sampler.choices=choices.yaml"]}
-OPTIONAL = {"criterion", "experiment", "schedule"}  # not there unless asked for
+OPTIONAL = {"criterion", "experiment", "schedule", "search"}  # not there unless asked for
 STEPS = ("start_step", "end_step", "interval")  # a schedule's, which the pruner takes out
 REGISTRIES = {
     "unit": registry.UNITS,
@@ -38,6 +39,7 @@ REGISTRIES = {
     "mutator": registry.MUTATORS,
     "sampler": registry.SAMPLERS,
     "schedule": registry.SCHEDULES,
+    "search": registry.SEARCHES,
     "criterion": registry.CRITERIA,
 }
 
@@ -169,11 +171,12 @@ def test_the_wheel_layout_is_preferred(monkeypatch: pytest.MonkeyPatch, tmp_path
     assert config_dir() == package / "conf"
 
 
-def test_a_criterion_writes_out_the_defaults() -> None:
+def test_a_criterion_and_a_search_write_out_the_defaults() -> None:
     """So that what a config says is what its class does without it."""
-    for option in (option for option in OPTIONS if option.startswith("criterion/")):
-        given = OmegaConf.to_container(composed_option(option).criterion)
-        plain, built = (registry.CRITERIA.build(config) for config in ({"type": given["type"]}, given))
+    for option in (option for option in OPTIONS if option.startswith(("criterion/", "search/"))):
+        group = option.split("/")[0]
+        given = OmegaConf.to_container(composed_option(option)[group])
+        plain, built = (REGISTRIES[group].build(config) for config in ({"type": given["type"]}, given))
         assert repr(plain) == repr(built), option
         assert given.keys() - {"type"} == set(inspect.signature(type(plain)).parameters), option
 

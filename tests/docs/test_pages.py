@@ -21,7 +21,16 @@ from reader import readers_names
 
 from lightning_channels import ChannelPruning, config_dir
 from lightning_channels.cli import main
-from lightning_channels.registry import LOSS_CALCULATORS, MUTATORS, SAMPLERS, SCHEDULES, TRACERS, UNITS
+from lightning_channels.registry import (
+    CRITERIA,
+    LOSS_CALCULATORS,
+    MUTATORS,
+    SAMPLERS,
+    SCHEDULES,
+    SEARCHES,
+    TRACERS,
+    UNITS,
+)
 from lightning_channels.tracing.rules import OWN_RULES, RULES
 
 ROOT = Path(__file__).parents[2]
@@ -63,7 +72,7 @@ def runs_at_import(page: str) -> bool:
 @pytest.fixture
 def registered() -> Iterator[None]:
     """What a page registers is gone after it."""
-    registries = (UNITS, MUTATORS, TRACERS, SAMPLERS, SCHEDULES, LOSS_CALCULATORS)
+    registries = (UNITS, MUTATORS, TRACERS, SAMPLERS, CRITERIA, SCHEDULES, SEARCHES, LOSS_CALCULATORS)
     tables: list[Any] = [RULES, OWN_RULES]
     for registry in registries:
         registry.names()  # loads its own classes

@@ -231,7 +231,7 @@ def test_greedy_that_is_cut_short_ends_within_the_limits() -> None:
     [
         (
             "evolutoin",
-            "unknown search algorithm 'evolutoin'; did you mean 'evolution'? Known: evolution, greedy, random",
+            "unknown search algorithm 'evolutoin'; did you mean 'evolution'? Known: evolution, greedy, optuna, random",
         ),
         ({"type": "evolution", "populaton": 3}, "takes no argument 'populaton'; did you mean 'population'"),
         ({"type": "evolution", "population": 1}, "evolution's population must be a whole number of at least 2, got 1"),

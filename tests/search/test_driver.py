@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -159,14 +160,14 @@ def test_a_process_that_does_not_lead_gets_what_is_known_and_writes_nothing(tmp_
 
     class Leader(SerialExecutor):
         def share(self, value: Any) -> Any:
-            shared.append(dict(value))
+            shared.append(copy.deepcopy(value))
             return value
 
     class Follower(SerialExecutor):
         leads = False
 
         def share(self, value: Any) -> Any:
-            assert value == {}
+            assert value == ({}, None)
             return shared[-1]
 
     space = space_of()
