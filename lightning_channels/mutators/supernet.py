@@ -33,8 +33,14 @@ def supernet_hash(mutator: ChannelMutator) -> str:
 
 
 def structure_hash(structure: Mapping[str, Any]) -> str:
-    """:func:`supernet_hash` of the mutator that wrote a structure, with or without its choices."""
-    text = json.dumps(without_choices(structure), sort_keys=True, separators=(",", ":"))
+    """:func:`supernet_hash` of the mutator that wrote a structure, with or without its choices.
+
+    Costs don't count: they are those of the batch that the model was traced with.
+    """
+    bare = without_choices(structure)
+    template = bare["template"]
+    found_by = {key: value for key, value in template["parse_cfg"].items() if key != "costs"}
+    text = json.dumps({**bare, "template": {**template, "parse_cfg": found_by}}, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()
 
 

@@ -77,6 +77,10 @@ def test_hashes_tell_supernets_apart() -> None:
         other = ChannelMutator({"type": "SequentialMutableChannelUnit", **change})
         other.prepare_from_supernet(net(), inputs())
         assert supernet_hash(other) != mine
+    traced_with_more = ChannelMutator("SequentialMutableChannelUnit")
+    traced_with_more.prepare_from_supernet(net(), torch.cat([inputs(), inputs()]))
+    assert traced_with_more.costs != mutator.costs
+    assert supernet_hash(traced_with_more) == mine
     with pytest.raises(PrepareError, match="no model is prepared"):
         supernet_hash(ChannelMutator())
 

@@ -32,6 +32,7 @@ from lightning_channels.registry import (
     UNITS,
 )
 from lightning_channels.tracing.rules import OWN_RULES, RULES
+from tests.examples.app import TINY, run_example
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
@@ -193,7 +194,12 @@ def shown(text: str) -> str:
     return "\n".join(line.rstrip() for line in text.strip().splitlines())
 
 
-def test_the_commands_of_the_readme_are_ones_that_work() -> None:
+def test_the_commands_of_the_readme_are_ones_that_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # a run of examples/train.py, which some of them read
+    settings = ["model.widths=[8,8,8]", "report.widths=[1.0]", "hydra.run.dir=outputs/2026-01-31/12-00-00"]
+    trained = run_example("train.py", *TINY, *settings, cwd=tmp_path)
+    assert trained.returncode == 0, trained.stderr
+    monkeypatch.chdir(tmp_path)
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     commands = "".join(re.findall(r"^```console\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)).splitlines()
     assert len(commands) >= 7
