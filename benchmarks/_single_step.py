@@ -16,7 +16,7 @@ from typing import Any, Literal
 import torch
 from lightning.pytorch import Callback, Trainer
 from torch import Tensor, distributed, multiprocessing
-from torch.nn.parameter import is_lazy
+from torch.nn.parameter import Buffer, Parameter
 from torch.utils.data import DataLoader
 
 from benchmarks._step import Classifier, Measurement, Steps, pairs, sgd
@@ -196,7 +196,8 @@ def _memory(steps: Steps) -> dict[str, Any]:
 def _tensors() -> int:
     """Bytes of all tensors of this process."""
     gc.collect()
-    tensors = [thing for thing in gc.get_objects() if issubclass(type(thing), Tensor) and not is_lazy(thing)]
+    # others have no size yet, or none at all: lazy ones, fake ones
+    tensors = [thing for thing in gc.get_objects() if type(thing) in (Tensor, Parameter, Buffer)]
     found = [tensor.untyped_storage() for tensor in tensors]
     return sum({storage._cdata: storage.nbytes() for storage in found}.values())
 

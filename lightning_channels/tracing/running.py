@@ -119,7 +119,8 @@ def _without_fast_path() -> Iterator[None]:
 
 def doubled(inputs: ExampleInputs) -> ExampleInputs:
     """A copy of the inputs, twice along the batch dim if the batch is a single example: batch norm refuses that."""
-    return with_batch(inputs, 2) if batch_size(inputs) == 1 else check_inputs(inputs)
+    copied = check_inputs(inputs)
+    return with_batch(copied, 2) if batch_size(copied) == 1 else copied
 
 
 def batch_size(inputs: ExampleInputs) -> int | None:

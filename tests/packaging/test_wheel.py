@@ -60,7 +60,9 @@ def test_the_wheel_holds_the_package_with_conf_and_examples_and_nothing_else(whe
     package = "lightning_channels"
     assert {name.split("/")[0] for name in names} == {package, f"{package}-0.1.0.dist-info"}
     shipped = {name for name in names if not name.endswith((".py", ".yaml", ".ipynb"))}
-    assert {name for name in shipped if name.startswith(f"{package}/")} == {f"{package}/py.typed"}
+    assets = {p.relative_to(ROOT).as_posix() for p in (ROOT / package / "reporting" / "assets").iterdir()}
+    assert assets
+    assert {name for name in shipped if name.startswith(f"{package}/")} == {f"{package}/py.typed", *assets}
     for folder in ("conf", "examples"):
         endings = (".py", ".yaml", ".ipynb")
         sources = {p.relative_to(ROOT).as_posix() for p in (ROOT / folder).rglob("*") if p.suffix in endings}
