@@ -60,12 +60,7 @@ class Comparison:
 
     def interval(self, key: str = "after") -> tuple[float, float]:
         """The 95 % interval of the mean difference (Student's t of the paired seeds)."""
-        found = self.differences(key)
-        mean = statistics.mean(found)
-        if len(found) < 2:
-            return mean, mean
-        half = float(stats.t.ppf(0.975, len(found) - 1)) * statistics.stdev(found) / math.sqrt(len(found))
-        return mean - half, mean + half
+        return _interval(self.differences(key))
 
     @property
     def latency(self) -> float:
@@ -73,6 +68,14 @@ class Comparison:
         return statistics.geometric_mean(
             own["ms"] / other["ms"] for own, other in zip(self.ours, self.theirs, strict=True)
         )
+
+
+def _interval(differences: Sequence[float]) -> tuple[float, float]:
+    mean = statistics.mean(differences)
+    if len(differences) < 2:
+        return mean, mean
+    half = float(stats.t.ppf(0.975, len(differences) - 1)) * statistics.stdev(differences) / math.sqrt(len(differences))
+    return mean - half, mean + half
 
 
 def comparisons(
@@ -126,6 +129,19 @@ def _line(one: Comparison) -> list[str]:
         f"{_points(mean)} ({_points(low)} … {_points(high)})",
         f"{one.latency:.2f}",
     ]
+
+
+def by_criterion(found: Sequence[Comparison]) -> str:
+    """A line for each criterion, over all networks and targets: of so many intervals one lies off by chance."""
+    rows = []
+    for criterion in dict.fromkeys(one.criterion for one in found):
+        each = [one.differences() for one in found if one.criterion == criterion]
+        seeds = [statistics.mean(differences) for differences in zip(*each, strict=True)]
+        low, high = _interval(seeds)
+        told = f"{_points(statistics.mean(seeds))} ({_points(low)} … {_points(high)})"
+        rows.append([NAMES[criterion], *map(_points, seeds), told])
+    count = len(found[0].ours)
+    return _results.table(("criterion", *(f"seed {number}" for number in range(count)), "difference, 95 %"), rows)
 
 
 def _points(share: float) -> str:
@@ -190,6 +206,11 @@ def section(found: Sequence[Comparison], seeds: Sequence[int], version: str, ste
             _costs(own),
         ]
         parts += ["After training on, ours / theirs, every seed, in %:", _every_seed(own, seeds)]
+    parts += [
+        f"### {title}: By criterion",
+        "The difference, as the mean over networks and targets:",
+        by_criterion(found),
+    ]
     worse = list(misses(found))
     parts.append("\n".join(f"- {miss}" for miss in worse) if worse else "Nowhere is ours behind.")
     return "\n\n".join(parts)

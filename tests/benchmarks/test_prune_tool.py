@@ -82,6 +82,8 @@ def test_what_seeds_alone_explain_is_not_behind(tool: Tool) -> None:
     costs, seeds = tool.lines("magnitude, L1")[2], tool.lines("magnitude, L1")[4]
     assert costs[1:4] == ["0.5", "0.495", "0.495"]
     assert seeds[2:] == [f"{100 * a:.2f} / {100 * b:.2f}" for a, b in zip(ours, theirs, strict=True)]
+    # both targets are alike here, and so is their mean
+    assert tool.lines("magnitude, L1")[6] == ["magnitude, L1", "-1.00", "+0.00", "+1.00", "-1.00", "+0.00", half[6]]
     entry = json.loads(tool.picture.read_text())["comparisons"][0]
     assert (entry["ours"], entry["theirs"]) == (ours, theirs)
     assert entry["interval"] == pytest.approx([(-0.2 - spread) / 100, (-0.2 + spread) / 100], abs=1e-6)
