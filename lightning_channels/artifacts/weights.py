@@ -65,7 +65,10 @@ def write_weights(model: nn.Module, path: Path, metadata: Mapping[str, str]) -> 
     tensors, tied = _apart(model.state_dict())
     save = needed("safetensors.torch", _NEED).save_file
     with replacing(path) as temporary:
+        temporary.touch()
+        mode = temporary.stat().st_mode  # as other files get it; safetensors writes one that its owner alone can read
         save(tensors, temporary, metadata={"format": "pt", **metadata, **tied})
+        temporary.chmod(mode)
     return path
 
 

@@ -31,6 +31,14 @@ def test_a_state_dict_of_the_small_model(tmp_path: Path) -> None:
     assert load_file(export_weights(model, path, full))["stem.weight"].shape == (8, 3, 3, 3)
 
 
+def test_the_file_can_be_read_by_whom_other_files_can(tmp_path: Path) -> None:
+    (tmp_path / "other").touch()
+    model = Small()
+    prepared(model, images(), "last")
+    path = export_weights(model, tmp_path / "small.safetensors")
+    assert path.stat().st_mode == (tmp_path / "other").stat().st_mode
+
+
 def test_tied_tensors_are_as_safetensors_writes_them(tmp_path: Path) -> None:
     model = Tokens()
     prepared(model, torch.arange(12).reshape(2, 6))
