@@ -87,6 +87,11 @@ def _check_ending(figure: Figure, path: Path) -> None:
 
 def _checked(units: Sequence[MutableChannelUnit], scores: Scores) -> dict[str, Tensor]:
     """Unit name → importance from 0 to 1 within the unit, for those that have scores."""
+    if not isinstance(scores, Mapping) and not callable(scores):
+        raise ConfigError(
+            "scores must be a dict, unit name → a number for each channel, or a criterion, such as "
+            f"build_criterion('l1'); got {scores!r:.100}"
+        )
     given = scores if isinstance(scores, Mapping) else {unit.name: scores(unit) for unit in units}
     known = {unit.name: unit for unit in units}
     for name in given:

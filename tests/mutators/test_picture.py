@@ -126,6 +126,7 @@ def test_the_file_is_of_the_kind_that_its_ending_says(tmp_path: Path, monkeypatc
         ({"first.0_(0, 8)": [1.0]}, ChoiceError, r"scores for 'first\.0_\(0, 8\)', which is no unit .* did you mean"),
         ({FIRST: [1.0, 2.0]}, ConfigError, r"'first\.0_.*' needs 8 finite scores, .* shape \(2,\)"),
         ({FIRST: [float("nan")] * 8}, ConfigError, "with others in it"),
+        ("l1", ConfigError, r"scores must be a dict, .* or a criterion, such as build_criterion\('l1'\); got 'l1'"),
     ],
 )
 def test_scores_that_do_not_fit_are_refused(scores: Any, error: type[Exception], message: str) -> None:
