@@ -107,6 +107,25 @@ class Registry(Generic[Base]):
         names = [name for name, known in self._classes.items() if known is cls]
         return cls.__name__ if cls.__name__ in names else next(iter(names), None)
 
+    def config_of(self, written: str | Mapping[str, Any], where: str) -> dict[str, Any]:
+        """The config that a user wrote, as plain data.
+
+        Args:
+            written: A name, or a dict with ``type`` and arguments.
+            where: What it is called in messages.
+
+        Raises:
+            ConfigError: If the name is unknown, or it isn't plain data.
+        """
+        from lightning_channels._plain import to_plain
+
+        config: dict[str, Any] = {"type": written} if isinstance(written, str) else to_plain(written, where)
+        name = config.get("type")
+        if name is not None and name not in self:
+            hint = did_you_mean(name, self.names()) or "."
+            raise ConfigError(f"unknown {self.kind} {name!r}{hint} Known: {', '.join(self.names())}")
+        return config
+
     def build(self, cfg: Mapping[str, Any], **extra: Any) -> Base:
         """Make an object from a dict with ``type`` and its arguments.
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, TypeAlias
 
-from lightning_channels._plain import to_plain
 from lightning_channels.criteria.base import Criterion, CriterionFunction
-from lightning_channels.errors import ConfigError, did_you_mean
+from lightning_channels.errors import ConfigError
 from lightning_channels.registry import CRITERIA
 
 __all__ = ["CriterionLike", "build_criterion"]
@@ -32,21 +31,13 @@ def build_criterion(criterion: CriterionLike) -> CriterionFunction:
         >>> build_criterion({"type": "l1", "reduction": "sum"}).reduction
         'sum'
     """
-    if isinstance(criterion, str):
-        criterion = {"type": criterion}
-    known = ", ".join(CRITERIA.names())
-    if isinstance(criterion, Mapping):
-        config = to_plain(criterion, "criterion")
-        name = config.get("type")
-        if name is not None and name not in CRITERIA:
-            hint = did_you_mean(name, CRITERIA.names()) or "."
-            raise ConfigError(f"unknown criterion {name!r}{hint} Known: {known}")
-        built: CriterionFunction = CRITERIA.build(config)
+    if isinstance(criterion, (str, Mapping)):
+        built: CriterionFunction = CRITERIA.build(CRITERIA.config_of(criterion, "criterion"))
         return built
     made = criterion() if isinstance(criterion, type) else criterion
     if callable(made):
         return made
     raise ConfigError(
         f"a criterion must be a name, a dict with 'type', or a callable from a unit to the scores of its channels, got "
-        f"{type(criterion).__name__}. Known names: {known}"
+        f"{type(criterion).__name__}. Known names: {', '.join(CRITERIA.names())}"
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Protocol, TypeAlias, runtime_checkable
 
-from lightning_channels._plain import is_number, to_plain
+from lightning_channels._plain import is_number
 from lightning_channels.errors import ConfigError, did_you_mean
 from lightning_channels.mutables.selection import positive
 from lightning_channels.registry import SCHEDULES
@@ -142,10 +142,8 @@ def build_schedule(value: ScheduleLike) -> Callable[[float], float]:
         >>> build_schedule("cubic")(0.5)
         0.875
     """
-    if isinstance(value, str):
-        value = {"type": value}
-    if isinstance(value, Mapping):
-        schedule: Any = _from_config(to_plain(value, "schedule"))
+    if isinstance(value, (str, Mapping)):
+        schedule: Any = SCHEDULES.build(SCHEDULES.config_of(value, "schedule"))
     else:
         schedule = value() if isinstance(value, type) else value
     if not callable(schedule):
@@ -158,15 +156,6 @@ def build_schedule(value: ScheduleLike) -> Callable[[float], float]:
     if share != 1:
         raise ConfigError(f"the schedule {_name(schedule)} never reaches the target: it ends at {share!r}, not at 1")
     return schedule  # type: ignore[no-any-return]
-
-
-def _from_config(config: dict[str, Any]) -> Any:
-    name = config.get("type")
-    if name is not None and name not in SCHEDULES:
-        names = SCHEDULES.names()
-        hint = did_you_mean(name, names) or "."
-        raise ConfigError(f"unknown schedule {name!r}{hint} Known: {', '.join(names)}")
-    return SCHEDULES.build(config)
 
 
 def share_at(schedule: Callable[[float], float], progress: float) -> float:

@@ -6,8 +6,7 @@ import os
 from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias, cast
 
-from lightning_channels._plain import to_plain
-from lightning_channels.errors import ConfigError, did_you_mean
+from lightning_channels.errors import ConfigError
 from lightning_channels.registry import SAMPLERS
 from lightning_channels.samplers.protocol import Choices, Sampler
 
@@ -47,10 +46,8 @@ def build_sampler(
         >>> build_sampler({"type": "random", "ratios": [0.5, 1.0]}).ratios
         [0.5, 1.0]
     """
-    if isinstance(sampler, str):
-        sampler = {"type": sampler}
-    if isinstance(sampler, Mapping):
-        return _from_config(to_plain(sampler, "sampler"), choices)
+    if isinstance(sampler, (str, Mapping)):
+        return _from_config(SAMPLERS.config_of(sampler, "sampler"), choices)
     if choices is not None:
         raise ConfigError("choices belong to the sampler 'fixed'; leave them out, or leave out the sampler")
     made: Any = sampler() if isinstance(sampler, type) else sampler
@@ -66,10 +63,6 @@ def build_sampler(
 
 def _from_config(config: dict[str, Any], choices: Any) -> Sampler:
     name = config.get("type")
-    if name is not None and name not in SAMPLERS:
-        names = SAMPLERS.names()
-        hint = did_you_mean(name, names) or "."
-        raise ConfigError(f"unknown sampler {name!r}{hint} Known: {', '.join(names)}")
     if choices is not None and name != "fixed":
         raise ConfigError(f"choices belong to the sampler 'fixed', not to {name!r}; leave out one of the two")
     if name == "fixed" and choices is not None:

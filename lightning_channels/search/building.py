@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any, TypeAlias
 
 from lightning_channels._plain import to_plain
-from lightning_channels.errors import ConfigError, did_you_mean
+from lightning_channels.errors import ConfigError
 from lightning_channels.registry import SEARCHES
 from lightning_channels.search.protocol import SearchAlgorithm
 
@@ -32,23 +32,15 @@ def build_search(algorithm: SearchLike) -> SearchAlgorithm:
         >>> build_search({"type": "evolution", "population": 30}).population
         30
     """
-    if isinstance(algorithm, str):
-        algorithm = {"type": algorithm}
-    known = ", ".join(SEARCHES.names())
-    if isinstance(algorithm, Mapping):
-        config = to_plain(algorithm, "algorithm")
-        name = config.get("type")
-        if name is not None and name not in SEARCHES:
-            hint = did_you_mean(name, SEARCHES.names()) or "."
-            raise ConfigError(f"unknown search algorithm {name!r}{hint} Known: {known}")
-        made: Any = SEARCHES.build(config)
+    if isinstance(algorithm, (str, Mapping)):
+        made: Any = SEARCHES.build(SEARCHES.config_of(algorithm, "algorithm"))
     else:
         made = algorithm() if isinstance(algorithm, type) else algorithm
     if isinstance(made, SearchAlgorithm):
         return made
     raise ConfigError(
         "a search algorithm must be a name, a dict with 'type', or an object with the methods start, ask and tell, got "
-        f"{type(made).__name__}. Known names: {known}"
+        f"{type(made).__name__}. Known names: {', '.join(SEARCHES.names())}"
     )
 
 
