@@ -47,7 +47,7 @@ class OptunaSearch:
 
     Without a storage the search is a function of the seed, as all are. With one, several searches with the same
     arguments, on as many machines, work on one study: each knows what the others have evaluated, and the budget is that
-    of the study.
+    of the study. What another one is evaluating just now isn't known yet, so that a choice may be evaluated twice.
 
     Args:
         sampler: ``"tpe"`` (the default with a single metric), ``"nsga2"`` (the default with objectives), ``"nsga3"``,
@@ -134,17 +134,29 @@ class OptunaSearch:
 
     def _suggestion(self) -> tuple[Any, Point]:
         """A trial within the limits."""
+        fixed: dict[str, int] = {}
         while True:
-            trial = self._study.ask(self._distributions)
+            trial = self._trial(fixed)
             self._seen.add(trial.number)
             point = tuple(trial.params[name] for name in self._names)
             if bool(self._space.within([point])[0]):
                 return trial, point
             self._constrain(trial, self._space.measure(point))
             self._study.tell(trial, state=self._optuna.trial.TrialState.PRUNED)
-            nearest = self._space.narrowed(point, self._rng)
-            # the next trial is this one
-            self._study.enqueue_trial(dict(zip(self._names, nearest, strict=True)))
+            fixed = dict(zip(self._names, self._space.narrowed(point, self._rng), strict=True))
+
+    def _trial(self, fixed: dict[str, int]) -> Any:
+        """The next trial, with these parameters if there are any.
+
+        Not one that is enqueued: all searches of a study have one queue, and on SQLite two may take the same trial.
+        """
+        sampler = self._study.sampler
+        try:
+            if fixed:
+                self._study.sampler = self._optuna.samplers.PartialFixedSampler(fixed, sampler)
+            return self._study.ask(self._distributions)
+        finally:
+            self._study.sampler = sampler
 
     def _constrain(self, trial: Any, resources: Mapping[str, float]) -> None:
         for name, most in self._space.limits.items():
