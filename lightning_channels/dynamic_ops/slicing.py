@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import TypeAlias
 
 import torch
 from torch import Tensor
@@ -12,31 +13,38 @@ from lightning_channels.mutables.selection import IndexSelection, Selection
 
 __all__ = ["PLAIN", "accumulate", "apply", "prefix", "scatter"]
 
+Selections: TypeAlias = Iterable[tuple[int, Selection]]
+"""(dim, selection) pairs, a dim at most once."""
+
 PLAIN = frozenset((Parameter, Tensor, Buffer))
 """Classes whose strides say where everything is."""
 
 
-def apply(tensor: Tensor, selections: Iterable[tuple[int, Selection]]) -> Tensor:
+def apply(tensor: Tensor, selections: Selections) -> Tensor:
     """The active part of a tensor: a view where all selections are prefixes, else a copy.
 
     Args:
         tensor: The full tensor; gradients flow into it.
         selections: (dim, selection) pairs, a dim at most once.
     """
-    size = list(tensor.shape)
+    tensor, indices = _narrowed(tensor, selections)
+    for dim, selection in indices:
+        tensor = _selected(tensor, dim, selection.on(tensor.device))
+    return tensor
+
+
+def _narrowed(tensor: Tensor, selections: Selections) -> tuple[Tensor, list[tuple[int, IndexSelection]]]:
+    """A view of what the prefixes leave, and what is left to select by index."""
+    size: list[int] | None = None
     indices: list[tuple[int, IndexSelection]] = []
-    narrowed = False
     for dim, selection in selections:
         if isinstance(selection, IndexSelection):
             indices.append((dim, selection))
         elif selection is not None:
+            if size is None:
+                size = list(tensor.shape)
             size[dim] = selection
-            narrowed = True
-    if narrowed:
-        tensor = prefix(tensor, size)
-    for dim, selection in indices:
-        tensor = _selected(tensor, dim, selection.on(tensor.device))
-    return tensor
+    return tensor if size is None else prefix(tensor, size), indices
 
 
 def _selected(tensor: Tensor, dim: int, index: Tensor) -> Tensor:
@@ -63,35 +71,26 @@ def prefix(tensor: Tensor, size: list[int]) -> Tensor:
     return tensor
 
 
-def scatter(tensor: Tensor, selections: Iterable[tuple[int, Selection]], values: Tensor) -> None:
+def scatter(tensor: Tensor, selections: Selections, values: Tensor) -> None:
     """Write the active part of a tensor, in place and past autograd; the rest stays as it is."""
     with torch.no_grad():
-        indices: list[tuple[int, Tensor]] = []
-        for dim, selection in selections:
-            if isinstance(selection, IndexSelection):
-                indices.append((dim, selection.on(tensor.device)))
-            elif selection is not None:
-                tensor = tensor.narrow(dim, 0, selection)
+        tensor, indices = _narrowed(tensor, selections)
         if not indices:
             tensor.copy_(values)
         elif len(indices) == 1:
-            tensor.index_copy_(*indices[0], values)
+            ((dim, selection),) = indices
+            tensor.index_copy_(dim, selection.on(tensor.device), values)
         else:
             grid: list[Tensor] = [torch.arange(size, device=tensor.device) for size in tensor.shape]
-            for dim, index in indices:
-                grid[dim] = index
+            for dim, selection in indices:
+                grid[dim] = selection.on(tensor.device)
             tensor[torch.meshgrid(grid, indexing="ij")] = values
 
 
-def accumulate(tensor: Tensor, selections: Iterable[tuple[int, Selection]], values: Tensor) -> None:
+def accumulate(tensor: Tensor, selections: Selections, values: Tensor) -> None:
     """Add to the active part of a tensor, in place and past autograd."""
     with torch.no_grad():
-        indices: list[tuple[int, IndexSelection]] = []
-        for dim, selection in selections:
-            if isinstance(selection, IndexSelection):
-                indices.append((dim, selection))
-            elif selection is not None:
-                tensor = tensor.narrow(dim, 0, selection)
+        tensor, indices = _narrowed(tensor, selections)
         if indices:  # index_add_ along any dim but the first takes several times as long as all three of these
             scatter(tensor, indices, apply(tensor, indices).add_(values))
         else:
