@@ -108,7 +108,7 @@ def _time(memory: Memory) -> Measurement:
         with _sandwich(steps, arguments) as sandwich:
             twins = sandwich.twins()
             own, theirs = sandwich.own(memory), sandwich.by_hand(memory, twins)
-            found = pairs(own, theirs, [steps.module, *twins], arguments.repeat)
+            found = pairs(own, theirs, [steps.module, *twins], arguments)
             return {"widths": sandwich.widths(), "pairs": found}
 
     return measure

@@ -27,14 +27,14 @@ __all__ = ["MEASUREMENTS"]
 
 def _full(steps: Steps, arguments: argparse.Namespace) -> dict[str, Any]:
     models = [steps.module.net, steps.plain]
-    return {"pairs": pairs(steps.step(models[0]), steps.step(models[1]), models, arguments.repeat)}
+    return {"pairs": pairs(steps.step(models[0]), steps.step(models[1]), models, arguments)}
 
 
 def _half(steps: Steps, arguments: argparse.Namespace) -> dict[str, Any]:
     half = steps.half()
     models = [steps.module.net, steps.twin(half)]
     steps.mutator.set_choices(half)
-    return {"pairs": pairs(steps.step(models[0]), steps.step(models[1]), models, arguments.repeat)}
+    return {"pairs": pairs(steps.step(models[0]), steps.step(models[1]), models, arguments)}
 
 
 def _gradients(steps: Steps, arguments: argparse.Namespace) -> dict[str, Any]:
@@ -47,7 +47,7 @@ def _gradients(steps: Steps, arguments: argparse.Namespace) -> dict[str, Any]:
         for parameter in steps.plain.parameters():
             parameter.grad = torch.zeros_like(parameter)
 
-    return {"pairs": pairs(with_zeros, step, [twin, steps.plain], arguments.repeat)}
+    return {"pairs": pairs(with_zeros, step, [twin, steps.plain], arguments)}
 
 
 def _optimizer(steps: Steps, arguments: argparse.Namespace) -> dict[str, Any]:
@@ -58,7 +58,7 @@ def _optimizer(steps: Steps, arguments: argparse.Namespace) -> dict[str, Any]:
     for model in models:
         steps.step(model)()
     own, theirs = (sgd(model) for model in models)
-    return {"pairs": pairs(own.step, theirs.step, [], arguments.repeat)}
+    return {"pairs": pairs(own.step, theirs.step, [], arguments)}
 
 
 def _draw(steps: Steps, arguments: argparse.Namespace) -> dict[str, Any]:
@@ -205,7 +205,7 @@ def _tensors() -> int:
 MEASUREMENTS: dict[str, Measurement] = {
     "full": _full,
     "half": _half,
-    "half-kept": _half,  # in a process whose heap keeps what is freed
+    "half-returned": _half,  # in a process whose heap gives back what is freed
     "gradients": _gradients,
     "trainer-full": _trainer("full"),
     "trainer-half": _trainer("half"),

@@ -85,10 +85,14 @@ class Steps:
 Measurement = Callable[[Steps, argparse.Namespace], dict[str, Any]]
 
 
-def pairs(own: Work, theirs: Work, models: Sequence[nn.Module], repeat: int) -> dict[str, list[tuple[float, float]]]:
+def pairs(
+    own: Work, theirs: Work, models: Sequence[nn.Module], arguments: argparse.Namespace
+) -> dict[str, list[tuple[float, float]]]:
     """Seconds of ours and theirs, which take turns, by each clock; the first two of each only warm up."""
     found: dict[str, list[tuple[float, float]]] = {"wall": [], "cpu": []}
-    for turn in range(-2, repeat):
+    begin = time.perf_counter()
+    turn = -3
+    while (turn := turn + 1) < arguments.repeat or time.perf_counter() - begin < arguments.seconds:
         took = {}
         for work in (own, theirs) if turn % 2 else (theirs, own):
             for model in models:
@@ -118,6 +122,7 @@ def main() -> None:
     parser.add_argument("result", type=Path, help="file for the JSON object")
     for name, default in (("size", 128), ("batch", 8), ("n-random", 2), ("seed", 0), ("repeat", 7)):
         parser.add_argument(f"--{name}", type=int, default=default)
+    parser.add_argument("--seconds", type=float, default=0)
     arguments = parser.parse_args()
     warnings.simplefilter("ignore")
     try:

@@ -21,6 +21,7 @@ class Table:
         name: Of the option that picks it, and of its section in the file of results.
         title: Above it.
         models: Of torchvision.
+        batch: Images in a batch.
         measurements: Each is a process.
         budgets: Largest values that are good.
         columns: Values of a row, and how each is written.
@@ -31,6 +32,7 @@ class Table:
     name: str
     title: str
     models: tuple[str, ...]
+    batch: int
     measurements: tuple[str, ...]
     budgets: Mapping[str, float]
     columns: Mapping[str, str]
@@ -92,16 +94,18 @@ SANDWICH = Table(
     name="sandwich",
     title="Steps of a sandwich",
     models=("resnet50", "mobilenet_v2", "convnext_tiny", "densenet121"),
+    batch=32,
     measurements=("fast", "lean", "peak-fast", "peak-twins", "peak-lean", "peak-pass"),
     budgets={"fast time": 1.05, "with gradients": 1.05, "lean memory": 1.1},
     columns=dict.fromkeys(("fast time", "fast memory", "with gradients", "lean time", "lean memory"), ".3f"),
     read=_read_sandwich,
     introduction="""\
 A sandwich's step, of the whole width, a quarter, and {n_random} widths between, on {batch} images of {size} px; medians
-of {repeat} interleaved pairs ({clock} clock). *Time* is over the sum of the same passes, losses and backward passes on
-exported models, for `memory="fast"` and `"lean"`. *Fast memory* is over the sum's peak with gradients allocated before,
-and *with gradients* the same with one set of gradients on both sides, as where `zero_grad()` sets them to None, what
-Lightning does before each backward pass; *lean memory* is over the widest pass alone.""",
+of at least {repeat} interleaved pairs, and of as many as {seconds:g} s hold ({clock} clock). *Time* is over the sum of
+the same passes, losses and backward passes on exported models, for `memory="fast"` and `"lean"`. *Fast memory* is over
+the sum's peak with gradients allocated before, and *with gradients* the same with one set of gradients on both sides,
+as where `zero_grad()` sets them to None, what Lightning does before each backward pass; *lean memory* is over the
+widest pass alone. What narrow passes take more, to copy weights and add up gradients, doesn't grow with the batch.""",
 )
 
 
@@ -122,7 +126,7 @@ def _read_single(rows: Rows, clock: str) -> Ratios:
 _TIMES = {
     "full": "full / plain",
     "half": "half / twin",
-    "half-kept": "half, kept heap",
+    "half-returned": "half, glibc's heap",
     "gradients": "zeros",
     "trainer-full": "full, Trainer",
     "trainer-half": "half, Trainer",
@@ -134,6 +138,7 @@ SINGLE = Table(
     name="single",
     title="Steps at one width",
     models=("resnet50", "mobilenet_v2", "convnext_tiny", "efficientnet_b4", "vit_b_16", "densenet201"),
+    batch=8,
     measurements=(*_TIMES, "draw", "kept"),
     budgets={"full / plain": 1.02, "half / twin": 1.04, "draw, ms": 0.3, "memory": 1.01, "checkpoint, KiB more": 200},
     columns={
@@ -145,14 +150,15 @@ SINGLE = Table(
     },
     read=_read_single,
     introduction="""\
-Forward, loss and backward on {batch} images of {size} px; medians of {repeat} interleaved pairs ({clock} clock). *Full
-/ plain*: the whole width over the model before it was prepared. *Half / twin*: half of each unit over the exported
-half; *kept heap*: the same where the allocator keeps what is freed, as PyTorch's on GPUs, jemalloc and tcmalloc do,
-while glibc's gives much of it back and full-size gradients are paged in anew at each step. *Zeros*: the exported half
-with full-size gradients allocated and zeroed beside it, over the exported half: what anything pays that leaves
-parameters whole. *Trainer*: the same inside `Trainer.fit`, from a batch's start to the end of its backward pass (wall
-clock). Parameters and gradients keep their full size at any width, so at half width SGD with momentum (*optimizer*)
-and the all-reduce of the gradients between two gloo processes (*all-reduce*) take what they take for the whole model:
-given over those of the exported half. *Draw*: to sample and set a choice of every unit. *Memory*: the prepared model
-over the plain one, tensors and Python objects. *Checkpoint*: ours over the plain one.""",
+Forward, loss and backward on {batch} images of {size} px; medians of at least {repeat} interleaved pairs, and of as
+many as {seconds:g} s hold ({clock} clock). *Full / plain*: the whole width over the model before it was prepared. *Half
+/ twin*: half of each unit over the exported half. The allocator keeps what is freed, as PyTorch's on GPUs, jemalloc and
+tcmalloc do; *glibc's heap*: the same as glibc has it, which gives much of it back, so that full-size gradients are
+paged in anew at each step. *Zeros*: the exported half with full-size gradients allocated and zeroed beside it, over the
+exported half: what anything pays that leaves parameters whole. *Trainer*: the same inside `Trainer.fit`, from a batch's
+start to the end of its backward pass (wall clock). Parameters and gradients keep their full size at any width, so at
+half width SGD with momentum (*optimizer*) and the all-reduce of the gradients between two gloo processes (*all-reduce*)
+take what they take for the whole model: given over those of the exported half. *Draw*: to sample and set a choice of
+every unit. *Memory*: the prepared model over the plain one, tensors and Python objects. *Checkpoint*: ours over the
+plain one.""",
 )

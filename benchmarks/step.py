@@ -7,12 +7,14 @@ optimizer steps in it but where that is measured. In a sandwich the little that 
 its backward pass, stands in place of one.
 
 Times are those of pairs that take turns in one process, after two steps that warm up, with gradients set to None in
-between as Lightning does. Memory is what a step's peak adds to a process that holds the gradients already. In the sum
-each model's parameters have a single gradient; ours get one from each pass, which are added up before they reach the
-parameter. With memory="fast" they are there beside activations. They are no more than what
-zero_grad() had given back, so a second ratio, which is the one that is judged, has the gradients on both sides.
+between as Lightning does. glibc's heap keeps what is freed, as jemalloc, tcmalloc and PyTorch's allocator on GPUs do:
+else it returns large blocks to the system at random, and a step is as long as it takes to get them back. Memory is what
+a step's peak adds to a process that holds the gradients already. In the sum each model's parameters have a single
+gradient; ours get one from each pass, which are added up before they reach the parameter. With memory="fast" they are
+there beside activations. They are no more than what zero_grad() had given back, so a second ratio, which is the one
+that is judged, has the gradients on both sides.
 
-    python benchmarks/step.py                                     # all, about half an hour
+    python benchmarks/step.py                                     # all, about an hour
     python benchmarks/step.py --only single --models resnet50 --repeat 3
     python benchmarks/step.py --threads 1 --batch 32 --check
 """
@@ -48,17 +50,20 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--only", choices=TABLES, help="one of the two parts")
     add("--models", nargs="+", metavar="NAME", help="of torchvision; by default each part's own")
     add("--size", type=int, default=128, help="of the input images (%(default)s)")
-    add("--batch", type=int, default=8, help="images in a batch (%(default)s)")
+    batches = ", ".join(f"{table.batch} for {table.name}" for table in TABLES.values())
+    add("--batch", type=int, help=f"images in a batch ({batches})")
     add("--n-random", type=int, default=2, help="random passes of the sandwich (%(default)s)")
     add("--seed", type=int, default=1, help="of the widths (%(default)s)")
-    add("--repeat", type=int, default=7, help="pairs of each measurement, an odd number is best (%(default)s)")
+    add("--repeat", type=int, default=5, help="pairs of each measurement at least (%(default)s)")
+    add("--seconds", type=float, default=20, metavar="S", help="and as many more as this holds (%(default)g s)")
     add("--threads", type=int, default=2, help="torch threads of each process (%(default)s)")
     add("--clock", choices=("wall", "cpu"), default="wall", help="cpu: computing alone, for a machine that others use")
     add("--timeout", type=float, default=900, metavar="S", help="limit of one measurement (%(default)g s)")
     add("--check", action="store_true", help="return 1 if a ratio is beyond what is good, or is missing")
     add("--results", type=Path, default=_results.DEFAULT, help="file of the tables (%(default)s)")
     arguments = parser.parse_args(argv)
-    if min(arguments.size, arguments.batch, arguments.repeat, arguments.threads) < 1 or arguments.timeout <= 0:
+    batch = 1 if arguments.batch is None else arguments.batch
+    if min(arguments.size, batch, arguments.repeat, arguments.threads) < 1 or arguments.timeout <= 0:
         parser.error("--size, --batch, --repeat and --threads must be at least 1, and --timeout positive")
     return arguments
 
@@ -67,14 +72,14 @@ def once(measurement: str, model: str, arguments: argparse.Namespace) -> dict[st
     """One measurement in a process of its own; with ``error`` if it failed."""
 
     def command(result: Path) -> list[str | Path]:
-        options = [f"--{name}={getattr(arguments, name)}" for name in ("size", "batch", "seed", "repeat")]
+        options = [f"--{name}={getattr(arguments, name)}" for name in ("size", "batch", "seed", "repeat", "seconds")]
         options.append(f"--n-random={arguments.n_random}")
         return [sys.executable, "-m", "benchmarks._step", measurement, model, result, *options]
 
     variables = environment(arguments.threads)
     if measurement.startswith("peak"):
         variables["MALLOC_MMAP_THRESHOLD_"] = "65536"  # or the heap would keep some of what is freed, at random
-    if measurement.endswith("-kept"):
+    elif not measurement.endswith("-returned"):
         variables |= {"MALLOC_TRIM_THRESHOLD_": str(2**40), "MALLOC_MMAP_MAX_": "0"}
     return row_of(command, variables, arguments.timeout)
 
@@ -99,10 +104,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     failed: list[str] = []
     for table in TABLES.values() if arguments.only is None else [TABLES[arguments.only]]:
         print(table.title, flush=True)
-        about = table.introduction.format(**vars(arguments))
+        own = argparse.Namespace(**{**vars(arguments), "batch": arguments.batch or table.batch})
+        about = table.introduction.format(**vars(own))
         rows: list[list[str]] = []
         for model in arguments.models or table.models:
-            ratios = measure(table, model, arguments)
+            ratios = measure(table, model, own)
             rows.append(table.row(model, ratios))
             print("  " + ", ".join([model, *map(" ".join, zip(table.columns, rows[-1][1:], strict=True))]), flush=True)
             failed += table.misses(model, ratios)

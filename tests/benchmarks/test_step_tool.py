@@ -13,7 +13,7 @@ from benchmarks import _sandwich_step, _single_step, _step, step
 from benchmarks._step_tables import SANDWICH, SINGLE
 from benchmarks.step import main, measure, once, parse
 
-SMALL = ["--models", "resnet18", "--size", "32", "--batch", "2", "--repeat", "1"]
+SMALL = ["--models", "resnet18", "--size", "32", "--batch", "2", "--repeat", "1", "--seconds", "0"]
 MEASUREMENTS = {**_sandwich_step.MEASUREMENTS, **_single_step.MEASUREMENTS}
 
 
@@ -148,5 +148,6 @@ def test_the_models_are_those_of_the_budget() -> None:
     assert SANDWICH.models == ("resnet50", "mobilenet_v2", "convnext_tiny", "densenet121")
     assert SINGLE.models == ("resnet50", "mobilenet_v2", "convnext_tiny", "efficientnet_b4", "vit_b_16", "densenet201")
     assert parse([]).models is None
-    with pytest.raises(SystemExit):
-        parse(["--repeat", "0"])
+    for option in ("--repeat", "--batch"):
+        with pytest.raises(SystemExit):
+            parse([option, "0"])
