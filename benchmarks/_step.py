@@ -24,6 +24,8 @@ __all__ = ["Measurement", "Steps", "Work", "pairs", "timed"]
 
 Work = Callable[[], Any]
 
+_MOST_PAIRS = 999
+
 
 class Classifier(LightningModule):
     """What a user would train."""
@@ -90,9 +92,11 @@ def pairs(
 ) -> dict[str, list[tuple[float, float]]]:
     """Seconds of ours and theirs, which take turns, by each clock; the first two of each only warm up."""
     found: dict[str, list[tuple[float, float]]] = {"wall": [], "cpu": []}
+    gc.freeze()  # what is here stays: collections between the steps needn't look at it
     begin = time.perf_counter()
-    turn = -3
-    while (turn := turn + 1) < arguments.repeat or time.perf_counter() - begin < arguments.seconds:
+    for turn in range(-2, max(_MOST_PAIRS, arguments.repeat)):
+        if turn >= arguments.repeat and time.perf_counter() - begin > arguments.seconds:
+            break
         took = {}
         for work in (own, theirs) if turn % 2 else (theirs, own):
             for model in models:
@@ -101,6 +105,7 @@ def pairs(
             took[work] = timed(work)
         for clock, values in found.items() if turn >= 0 else ():
             values.append((took[own][clock], took[theirs][clock]))
+    gc.unfreeze()
     return found
 
 
