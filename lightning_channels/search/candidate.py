@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lightning_channels._plain import is_number
-from lightning_channels.errors import ConfigError, check_keys, did_you_mean
+from lightning_channels.errors import ConfigError, check_complete, check_keys, did_you_mean
 
 __all__ = ["Candidate", "read_metrics"]
 
@@ -49,9 +49,7 @@ class Candidate:
         """
         check_keys(data, _KEYS, what)
         assert isinstance(data, Mapping)
-        for key in _KEYS:
-            if key not in data:
-                raise ConfigError(f"{what} has no {key!r}; it needs the keys {', '.join(_KEYS)}")
+        check_complete(data, _KEYS, what)
         generation = data["generation"]
         if type(generation) is not int or generation < 0:
             raise ConfigError(f"{what}'s generation must be a whole number from 0 on, got {generation!r:.100}")

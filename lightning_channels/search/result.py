@@ -11,7 +11,7 @@ from typing import Any
 
 from lightning_channels._files import replacing
 from lightning_channels._plain import is_int, is_number, read_file, to_plain
-from lightning_channels.errors import ConfigError, StructureError, check_keys
+from lightning_channels.errors import ConfigError, StructureError, check_complete, check_keys
 from lightning_channels.mutators import ChannelMutator, supernet_hash
 from lightning_channels.search.candidate import Candidate, numbers_by_name
 
@@ -109,10 +109,9 @@ class SearchResult:
             ConfigError: If it isn't that.
         """
         plain = to_plain(data, what)
-        check_keys(plain, ("version", *_READ, "candidates", "best", "front"), what)
-        for key in ("version", *_READ, "candidates", "best", "front"):
-            if key not in plain:
-                raise ConfigError(f"{what} has no {key!r}; take it as it was written")
+        keys = ("version", *_READ, "candidates", "best", "front")
+        check_keys(plain, keys, what)
+        check_complete(plain, keys, what, advice="take it as it was written")
         if plain["version"] != VERSION:
             raise ConfigError(f"{what} has version {plain['version']!r:.100}; this release reads version {VERSION}")
         for key, (kind, fits) in _READ.items():
