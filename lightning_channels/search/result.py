@@ -13,7 +13,7 @@ from lightning_channels._files import replacing
 from lightning_channels._plain import is_int, is_number, read_file, to_plain
 from lightning_channels.errors import ConfigError, StructureError, check_complete, check_keys
 from lightning_channels.mutators import ChannelMutator, supernet_hash
-from lightning_channels.search.candidate import Candidate, numbers_by_name
+from lightning_channels.search.candidate import Candidate, floats_by_name
 
 __all__ = ["MODES", "VERSION", "SearchResult"]
 
@@ -117,7 +117,7 @@ class SearchResult:
         for key, (kind, fits) in _READ.items():
             if not fits(plain[key]):
                 raise ConfigError(f"{what}'s {key} must be {kind}, got {plain[key]!r:.100}")
-        limits = {name: float(value) for name, value in numbers_by_name(plain["limits"], f"{what}'s limits").items()}
+        limits = floats_by_name(plain["limits"], f"{what}'s limits")
         candidates = _candidates(plain, what)
         front: list[Any] = plain["front"] if isinstance(plain["front"], list) else [None]
         for index in (plain["best"], *front):
@@ -164,6 +164,7 @@ class SearchResult:
         Raises:
             ConfigError: If it is no such file.
             StructureError: If it is of another supernet than the mutator's.
+            ChoiceError: If a choice isn't one of the mutator's.
         """
         result = cls.from_dict(read_file(path, max_bytes=_MAX_BYTES, max_values=_MAX_VALUES), str(path))
         if mutator is not None:
