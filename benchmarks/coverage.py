@@ -13,7 +13,6 @@ second run measures what is missing there. The table goes to RESULTS.md, between
 from __future__ import annotations
 
 import argparse
-import fnmatch
 import json
 import sys
 from collections.abc import Sequence
@@ -24,7 +23,7 @@ ROOT = Path(__file__).resolve().parents[1]
 if sys.path[0] == str(ROOT / "benchmarks"):  # run as a script: this folder's names must hide no package
     sys.path[0] = str(ROOT)
 
-from benchmarks import _exceptions, _models, _peers, _results  # noqa: E402
+from benchmarks import _exceptions, _lists, _peers, _results  # noqa: E402
 from benchmarks._jobs import Limits, Store, run_all, run_one  # noqa: E402
 
 __all__ = ["main"]
@@ -32,40 +31,19 @@ __all__ = ["main"]
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(
-        prog="coverage.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = _lists.parser_of("coverage", __doc__, timeout=600)
     add = parser.add_argument
-    add("models", nargs="*", help="torchvision names, timm:NAME or MODULE:CALLABLE; default: the families")
-    add("--family", action="append", choices=_models.FAMILIES, help="a list of models; may be given several times")
-    add("--only", metavar="PATTERN", help="of those, the ones that match (resnet*)")
     add("--list", action="store_true", help="print the names and stop")
     add("--tool", choices=("ours", *_peers.PEERS), default="ours")
     add("--options", type=json.loads, default={}, metavar="JSON", help="""for the tool, as '{"verify": "full"}'""")
-    add("--json", type=Path, default=ROOT / "benchmarks/raw/coverage.jsonl", help="file of the rows (%(default)s)")
     add("--again", choices=("bad", "all"), help="measure again what is in that file: what wasn't ok there, or all")
-    add("--results", type=Path, default=_results.DEFAULT, help="file of the table (%(default)s)")
-    add("--jobs", type=int, default=1, help="processes at a time (1)")
     add("--threads", type=int, default=1, help="torch threads of each (1)")
-    add("--timeout", type=float, default=600, metavar="S", help="limit of each model (600 s)")
     add("--memory", type=float, metavar="GIB", help="limit of each model (none)")
     add("--environments", type=Path, default=_peers.DEFAULT, help="folder of the peers' environments (%(default)s)")
     arguments = parser.parse_args(argv)
     if arguments.jobs < 1 or arguments.threads < 1 or arguments.timeout <= 0:
         parser.error("--jobs and --threads must be at least 1, and --timeout positive")
     return arguments
-
-
-def chosen(arguments: argparse.Namespace) -> list[str]:
-    """Names of the models that were asked for, once each, in order."""
-    for name in arguments.models:
-        _models.refuse_unknown(name)
-    families = arguments.family or ([] if arguments.models else ["classification"])
-    names = [*arguments.models, *(name for family in families for name in _models.names_of(family))]
-    names = [name for name in dict.fromkeys(names) if fnmatch.fnmatch(name, arguments.only or "*")]
-    if not names:
-        raise SystemExit(f"no model matches {arguments.only!r}; --list without --only shows all")
-    return names
 
 
 def missing(names: list[str], arguments: argparse.Namespace, store: Store) -> list[str]:
@@ -89,7 +67,7 @@ def describe(row: dict[str, Any]) -> str:
 def main(argv: Sequence[str] | None = None) -> int:
     """Measure what is missing, write the table; returns 1 if a model that was asked for isn't as it must be."""
     arguments = parse(argv)
-    names = chosen(arguments)
+    names = _lists.chosen(arguments, hint="; --list without --only shows all")
     if arguments.list:
         print("\n".join(names))
         return 0

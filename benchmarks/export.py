@@ -11,8 +11,6 @@ missing there. The table goes to RESULTS.md.
 
 from __future__ import annotations
 
-import argparse
-import fnmatch
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,7 +20,7 @@ ROOT = Path(__file__).resolve().parents[1]
 if sys.path[0] == str(ROOT / "benchmarks"):  # run as a script: this folder's names must hide no package
     sys.path[0] = str(ROOT)
 
-from benchmarks import _models, _results  # noqa: E402
+from benchmarks import _lists, _results  # noqa: E402
 from benchmarks._jobs import Limits, Store, run_all, run_one  # noqa: E402
 
 __all__ = ["main", "section"]
@@ -40,22 +38,6 @@ what the prepared model does, to 1e-4 of the largest value in float32, for batch
 where this library can't be imported, but for `subnet.yaml`, which `load_subnet` makes into the original class with the
 weights beside it. *Difference*: the largest of those that hold."""
 _HEAD = ("models, format", "tried", "holds", "wrong", "not possible", "difference")
-
-
-def parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    """The command line."""
-    parser = argparse.ArgumentParser(
-        prog="export.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    add = parser.add_argument
-    add("models", nargs="*", help="torchvision names, timm:NAME or MODULE:CALLABLE; default: the families")
-    add("--family", action="append", choices=_models.FAMILIES, help="a list of models; may be given several times")
-    add("--only", default="*", metavar="PATTERN", help="of those, the ones that match (resnet*)")
-    add("--json", type=Path, default=ROOT / "benchmarks/raw/export.jsonl", help="file of the rows (%(default)s)")
-    add("--results", type=Path, default=_results.DEFAULT, help="file of the table (%(default)s)")
-    add("--jobs", type=int, default=1, help="processes at a time (1)")
-    add("--timeout", type=float, default=900, metavar="S", help="limit of each model (900 s)")
-    return parser.parse_args(argv)
 
 
 def section(rows: Sequence[dict[str, Any]]) -> str:
@@ -112,14 +94,8 @@ def _faults(row: dict[str, Any]) -> list[str]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Measure what is missing, write the table; returns 1 if a format doesn't hold."""
-    arguments = parse(argv)
-    for name in arguments.models:
-        _models.refuse_unknown(name)
-    families = arguments.family or ([] if arguments.models else ["classification"])
-    names = [*arguments.models, *(name for family in families for name in _models.names_of(family))]
-    names = [name for name in dict.fromkeys(names) if fnmatch.fnmatch(name, arguments.only)]
-    if not names:
-        raise SystemExit(f"no model matches {arguments.only!r}")
+    arguments = _lists.parser_of(_TOOL, __doc__, timeout=900).parse_args(argv)
+    names = _lists.chosen(arguments)
     store = Store(arguments.json)
     limits = Limits(arguments.timeout)
 

@@ -10,8 +10,6 @@ of JSON lines; a second run measures what is missing there. The table goes to RE
 
 from __future__ import annotations
 
-import argparse
-import fnmatch
 import statistics
 import sys
 from collections.abc import Sequence
@@ -22,7 +20,7 @@ ROOT = Path(__file__).resolve().parents[1]
 if sys.path[0] == str(ROOT / "benchmarks"):  # run as a script: this folder's names must hide no package
     sys.path[0] = str(ROOT)
 
-from benchmarks import _models, _results  # noqa: E402
+from benchmarks import _lists, _results  # noqa: E402
 from benchmarks._jobs import Limits, Store, run_all, run_one  # noqa: E402
 
 __all__ = ["main", "section"]
@@ -35,22 +33,6 @@ FLOPs and parameters as `Resources` counts them for the full width and three ran
 `torch.utils.flop_counter.FlopCounterMode` and the parameters of the exported model (the fast path of
 `nn.MultiheadAttention` off, which torch's counter misses). *Equal*: to the last digit, at each. *Choices a second*:
 of `Resources.measure` on 2000 choices at once."""
-
-
-def parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    """The command line."""
-    parser = argparse.ArgumentParser(
-        prog="resources.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    add = parser.add_argument
-    add("models", nargs="*", help="torchvision names, timm:NAME or MODULE:CALLABLE; default: the families")
-    add("--family", action="append", choices=_models.FAMILIES, help="a list of models; may be given several times")
-    add("--only", default="*", metavar="PATTERN", help="of those, the ones that match (resnet*)")
-    add("--json", type=Path, default=ROOT / "benchmarks/raw/resources.jsonl", help="file of the rows (%(default)s)")
-    add("--results", type=Path, default=_results.DEFAULT, help="file of the table (%(default)s)")
-    add("--jobs", type=int, default=1, help="processes at a time (1)")
-    add("--timeout", type=float, default=600, metavar="S", help="limit of each model (600 s)")
-    return parser.parse_args(argv)
 
 
 def section(rows: Sequence[dict[str, Any]]) -> str:
@@ -71,12 +53,8 @@ def _summary(family: str, rows: Sequence[dict[str, Any]]) -> list[str]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Measure what is missing, write the table; returns 1 if a model that was asked for isn't counted right."""
-    arguments = parse(argv)
-    for name in arguments.models:
-        _models.refuse_unknown(name)
-    families = arguments.family or ([] if arguments.models else ["classification"])
-    names = [*arguments.models, *(name for family in families for name in _models.names_of(family))]
-    names = [name for name in dict.fromkeys(names) if fnmatch.fnmatch(name, arguments.only)]
+    arguments = _lists.parser_of(_TOOL, __doc__, timeout=600).parse_args(argv)
+    names = _lists.chosen(arguments)
     store, limits = Store(arguments.json), Limits(arguments.timeout)
     todo = [name for name in names if (_TOOL, name) not in store.rows]
     for row in run_all(todo, store, lambda name: run_one(name, _TOOL, limits), arguments.jobs):

@@ -15,6 +15,7 @@ __all__ = [
     "PrepareError",
     "StructureError",
     "TraceError",
+    "check_complete",
     "check_keys",
     "did_you_mean",
 ]
@@ -102,3 +103,28 @@ def check_keys(
         if key not in allowed:
             hint = did_you_mean(key, allowed) or "."
             raise error(f"{what} takes no {noun} {key!r}{hint} Allowed: {', '.join(allowed)}")
+
+
+def check_complete(
+    given: Mapping[str, object],
+    needed: Iterable[str],
+    what: str,
+    error: type[ConfigError] = ConfigError,
+    advice: str | None = None,
+) -> None:
+    """Refuse a dict that lacks a key.
+
+    Args:
+        given: The dict.
+        needed: The keys that must be there.
+        what: Whose keys they are, for the message.
+        error: Class of the error.
+        advice: What the message ends with; by default which keys are needed.
+
+    Raises:
+        ConfigError: If one is missing; the message names the first.
+    """
+    needed = list(needed)
+    for key in needed:
+        if key not in given:
+            raise error(f"{what} has no {key!r}; {advice or 'it needs the keys ' + ', '.join(needed)}")

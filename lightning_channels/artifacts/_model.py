@@ -14,12 +14,7 @@ from lightning_channels.errors import ConfigError, PrepareError
 from lightning_channels.export.static import static_copy
 from lightning_channels.units.choosing import Choice
 
-__all__ = ["file_path", "is_prepared", "plain_model"]
-
-
-def is_prepared(model: nn.Module) -> bool:
-    """Whether a model has dynamic ops."""
-    return any(is_dynamic(module) for module in modules_of(model))
+__all__ = ["file_path", "plain_model"]
 
 
 def plain_model(
@@ -36,10 +31,11 @@ def plain_model(
     Raises:
         ConfigError: If ``model`` is no module.
         PrepareError: If there are choices for a model that isn't prepared.
+        ChoiceError: If a choice isn't allowed.
     """
     if not isinstance(model, nn.Module):
         raise ConfigError(f"{what} takes a model, got {_described(model)}")
-    if is_prepared(model):
+    if any(is_dynamic(module) for module in modules_of(model)):
         return static_copy(model, choices, throwaway)
     if choices:
         raise PrepareError(

@@ -122,12 +122,15 @@ def closing_in_on(
         what: The function that was called.
         dynamic_batch: Whether that is what may be given up.
         find: Says where an error lies that none of the model's code raised.
+
+    Raises:
+        ExportError: With what was raised as its cause; the package's own errors pass as they are.
     """
     try:
         yield
     except ChannelsError:
         raise
-    except Exception as error:
+    except Exception as error:  # the model's code runs, which may fail in any way
         where = _where(error.__traceback__, model) or find(error)
         raise ExportError(
             f"{what}: {type(model).__name__} can't be exported{where}: {told(error)}. {_advice(error, dynamic_batch)}"

@@ -66,6 +66,8 @@ def export_onnx(
         ExportError: If the model can't be captured (the message names the module) or has an operator that ONNX hasn't,
             or if what was written computes something else.
         ConfigError: If the path has another ending, there is no tensor among the inputs, or a package isn't installed.
+        PrepareError: If there are choices for a model that isn't prepared.
+        ChoiceError: If a choice isn't allowed.
     """
     path = file_path(path, ".onnx", "export_onnx")
     for package in ("onnx", "onnxscript"):
@@ -139,7 +141,7 @@ def _verify(file: Path, path: Path, made: Exported) -> None:
         tensors = [item for item in tree_leaves((args, kwargs)) if isinstance(item, Tensor)]
         try:
             given = _run(runtime, file, tensors)
-        except Exception as error:
+        except Exception as error:  # onnxruntime's errors have no other base
             raise ExportError(
                 f"export_onnx: onnxruntime can't run what was written: {told(error)}. Nothing was written; "
                 "verify=False writes it all the same, for another runtime"

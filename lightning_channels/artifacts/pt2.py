@@ -51,6 +51,8 @@ def export_pt2(
         ExportError: If the model can't be captured (the message names the module), or what was written computes
             something else.
         ConfigError: If the path has another ending, or there is no tensor among the inputs.
+        PrepareError: If there are choices for a model that isn't prepared.
+        ChoiceError: If a choice isn't allowed.
     """
     path = file_path(path, ".pt2", "export_pt2")
     small = plain_model(model, choices, "export_pt2")

@@ -51,7 +51,8 @@ def save_subnet(
     Raises:
         PrepareError: If the model has no mutator.
         ChoiceError: If a choice isn't allowed.
-        ConfigError: If the path or a metric isn't one, or safetensors isn't installed.
+        ConfigError: If the path or a metric isn't one, the state dict holds something else than dense tensors, or
+            safetensors isn't installed.
     """
     path = _yaml_path(path)
     mutator = _mutator_of(model)

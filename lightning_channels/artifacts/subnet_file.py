@@ -24,7 +24,7 @@ from typing import Any
 
 from lightning_channels._plain import is_number, read_file, to_plain
 from lightning_channels.artifacts.weights import ENDING
-from lightning_channels.errors import StructureError, check_keys
+from lightning_channels.errors import StructureError, check_complete, check_keys
 from lightning_channels.mutators.supernet import structure_hash, without_choices
 
 __all__ = ["VERSION", "check_supernet", "compose", "identity", "read_subnet", "structure_of"]
@@ -77,9 +77,7 @@ def read_subnet(path: Path) -> dict[str, Any]:
 
 def _checked(data: Any) -> dict[str, Any]:
     check_keys(data, (*_KEYS, *_OPTIONAL), "a subnet", StructureError)
-    for key in _KEYS:
-        if key not in data:
-            raise StructureError(f"the subnet has no {key!r}; it needs the keys {', '.join(_KEYS)}")
+    check_complete(data, _KEYS, "the subnet", StructureError)
     if data["version"] != VERSION or isinstance(data["version"], bool):
         raise StructureError(
             f"the subnet has version {data['version']!r}; this release reads version {VERSION}. Take the release that "

@@ -53,6 +53,7 @@ def export_weights(model: nn.Module, path: str | os.PathLike[str], choices: Mapp
     Raises:
         ConfigError: If the path has another ending, the state dict holds something else than dense tensors, or
             safetensors isn't installed.
+        PrepareError: If there are choices for a model that isn't prepared.
         ChoiceError: If a choice isn't allowed.
     """
     path = file_path(path, ENDING, "export_weights")
@@ -61,7 +62,11 @@ def export_weights(model: nn.Module, path: str | os.PathLike[str], choices: Mapp
 
 
 def write_weights(model: nn.Module, path: Path, metadata: Mapping[str, str]) -> Path:
-    """Write the state dict of a plain model."""
+    """Write the state dict of a plain model.
+
+    Raises:
+        ConfigError: If it holds something else than dense tensors, or safetensors isn't installed.
+    """
     tensors, tied = _apart(model.state_dict())
     save = needed("safetensors.torch", _NEED).save_file
     with replacing(path) as temporary:
@@ -132,6 +137,7 @@ def load_weights(model: nn.Module, path: str | os.PathLike[str], subnet: str | N
         subnet: Which subnet the weights must be of, where the file says.
 
     Raises:
+        ConfigError: If the file can't be read, or safetensors isn't installed.
         StructureError: If the file isn't whole, or a tensor is missing, unknown, or of another shape or kind.
     """
     path = Path(path)

@@ -6,7 +6,6 @@ so that ``--help`` answers at once.
 
 from __future__ import annotations
 
-import os
 import sys
 import traceback
 from collections.abc import Sequence
@@ -72,11 +71,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"\n{PROGRAM}: interrupted{stop.told}", file=sys.stderr)
         return 130
     except Exception as error:
+        from lightning_channels.cli._output import is_first
+
         code = _exit_code(error)
         if code == 1:
             traceback.print_exc()
         said = " ".join(str(error).split())
-        if code == 1 or os.environ.get("RANK", "0") == "0":  # of torchrun's processes one tells what all of them found
+        if code == 1 or is_first():  # of torchrun's processes one tells what all of them found
             print(f"{PROGRAM}: error: {said if code != 1 else f'{type(error).__name__}: {said}'}", file=sys.stderr)
         return code
     return 0

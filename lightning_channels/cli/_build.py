@@ -112,7 +112,7 @@ def _from_import_path(path: str, arguments: dict[str, Any]) -> nn.Module:
         arguments = {**{key: None for key in ("weights", "weights_backbone") if key in parameters}, **arguments}
     try:
         model = target(**arguments)
-    except Exception as error:
+    except Exception as error:  # the user's code
         raise ConfigError(f"{path} cannot be built with {arguments}: {type(error).__name__}: {error}") from error
     return _check_module(model, path)
 

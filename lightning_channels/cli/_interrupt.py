@@ -25,7 +25,11 @@ class Interrupted(BaseException):
 
 @contextmanager
 def interruptible() -> Iterator[None]:
-    """For this time Ctrl-C raises :class:`Interrupted`; outside of the main thread nothing changes."""
+    """For this time Ctrl-C raises :class:`Interrupted`; outside of the main thread nothing changes.
+
+    Raises:
+        Interrupted: If the user presses Ctrl-C.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return

@@ -22,7 +22,7 @@ _EXAMPLES = (
 
 def add_parser(commands: Commands) -> None:
     """Add the command to the program."""
-    usage = "[--choices FILE | --width W] [--search FILE [--pick WHICH]] [--title TITLE] -o FILE"
+    usage = "[--choices FILE | --width W | --search FILE [--pick WHICH]] [--title TITLE] -o FILE"
     parser = add_command(commands, "report", usage, "write an HTML page of a model or a search", _TEXT, _EXAMPLES)
     add_choices(parser, several=False)
     parser.add_argument("--title", metavar="TITLE", help="the page's heading (the model's class by default)")

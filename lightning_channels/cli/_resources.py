@@ -25,7 +25,7 @@ _EXAMPLES = (
 
 def add_parser(commands: Commands) -> None:
     """Add the command to the program."""
-    usage = "[--choices FILE | --width W | --search FILE] [--json] [-o FILE]"
+    usage = "[--choices FILE | --width W | --search FILE [--pick WHICH]] [--json] [-o FILE]"
     resources = add_command(commands, "resources", usage, "print what a model's choices cost", _TEXT, _EXAMPLES)
     add_choices(resources, several=False)
     add_output(resources, "output as JSON instead of a table")

@@ -8,9 +8,10 @@ from collections.abc import Mapping
 from typing import Any, cast
 
 from lightning_channels._plain import is_int
-from lightning_channels.errors import ChoiceError, ConfigError, did_you_mean
+from lightning_channels.errors import ChoiceError, ConfigError
 from lightning_channels.mutables import batch_update
 from lightning_channels.mutators.channel_mutator import ChannelMutator
+from lightning_channels.mutators.steering import check_kind
 from lightning_channels.registry import MUTATORS
 from lightning_channels.units import SlimmableChannelUnit
 from lightning_channels.units.choosing import Choice
@@ -146,9 +147,7 @@ class SlimmableChannelMutator(ChannelMutator):
         Raises:
             ConfigError: If ``kind`` is another one.
         """
-        kinds = ("random", "max", "min")
-        if kind not in kinds:
-            raise ConfigError(f"kind must be one of {', '.join(kinds)}, got {kind!r}{did_you_mean(kind, kinds)}")
+        check_kind(kind)
         if not self.num_subnets:
             return {}
         last = self.num_subnets - 1

@@ -13,7 +13,9 @@ from lightning_channels.mutables import batch_update
 from lightning_channels.units import MutableChannelUnit
 from lightning_channels.units.choosing import Choice, is_listed
 
-__all__ = ["Steering"]
+__all__ = ["Steering", "check_kind"]
+
+_KINDS = ("random", "max", "min")
 
 
 class Steering:
@@ -50,14 +52,12 @@ class Steering:
         Raises:
             ConfigError: If ``kind`` is another one.
         """
-        if kind == "random":
-            return {unit.name: unit.sample_choice(rng) for unit in self.mutable_units}
+        check_kind(kind)
         if kind == "max":
             return {unit.name: unit.max_choice for unit in self.mutable_units}
         if kind == "min":
             return {unit.name: unit.min_choice for unit in self.mutable_units}
-        kinds = ("random", "max", "min")
-        raise ConfigError(f"kind must be one of {', '.join(kinds)}, got {kind!r}{did_you_mean(kind, kinds)}")
+        return {unit.name: unit.sample_choice(rng) for unit in self.mutable_units}
 
     def check_choices(self, choices: Mapping[str, Choice]) -> list[tuple[MutableChannelUnit, int]]:
         """The numbers of channels that choices stand for, without setting them.
@@ -130,3 +130,13 @@ class Steering:
     def choice_template(self) -> dict[str, int | float]:
         """The choice of every mutable unit, to be edited and given to :meth:`set_choices`."""
         return self.current_choices
+
+
+def check_kind(kind: str) -> None:
+    """Refuse what is no kind of :meth:`Steering.sample_choices`.
+
+    Raises:
+        ConfigError: If it is another one; the message names the nearest match.
+    """
+    if kind not in _KINDS:
+        raise ConfigError(f"kind must be one of {', '.join(_KINDS)}, got {kind!r}{did_you_mean(kind, _KINDS)}")

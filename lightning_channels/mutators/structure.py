@@ -27,7 +27,7 @@ from lightning_channels._plain import is_int, is_number, to_plain
 from lightning_channels.dynamic_ops import is_dynamic
 from lightning_channels.dynamic_ops.attributes import attribute_sizes
 from lightning_channels.dynamic_ops.spec import spec_of
-from lightning_channels.errors import StructureError, check_keys, did_you_mean
+from lightning_channels.errors import StructureError, check_complete, check_keys, did_you_mean
 from lightning_channels.mutators.kept import OPTIONAL, check_lists, take_lists
 from lightning_channels.units import Channel, MutableChannelUnit
 from lightning_channels.units.layout import channels_template
@@ -104,9 +104,7 @@ def load(data: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
 def _checked(data: Any) -> dict[str, Any]:
     plain: dict[str, Any] = to_plain(data, "structure")
     check_keys(plain, (*_KEYS, *OPTIONAL), "a structure", StructureError)
-    for key in _KEYS:
-        if key not in plain:
-            raise StructureError(f"the structure has no {key!r}; it needs the keys {', '.join(_KEYS)}")
+    check_complete(plain, _KEYS, "the structure", StructureError)
     if plain["version"] != VERSION:
         raise StructureError(
             f"the structure has version {plain['version']!r}; this release reads version {VERSION}. Take the release "
@@ -126,17 +124,16 @@ def _checked(data: Any) -> dict[str, Any]:
 
 def _check_print(given: dict[str, Any]) -> None:
     """Check the form of a fingerprint."""
-    check_keys(given, (*_PRINTED, "units"), "the structure's fingerprint", StructureError)
-    for key in ("tensors", "classes", "units"):
-        if key not in given:
-            raise StructureError(f"the structure's fingerprint has no {key!r}; take the structure as it was written")
+    where, advice = "the structure's fingerprint", "take the structure as it was written"
+    check_keys(given, (*_PRINTED, "units"), where, StructureError)
+    check_complete(given, ("tensors", "classes", "units"), where, StructureError, advice)
     if not isinstance(given["units"], str):
-        raise StructureError(f"'units' of the structure's fingerprint must be a string, got {given['units']!r}")
+        raise StructureError(f"'units' of {where} must be a string, got {given['units']!r}")
     for key, (what, fits) in _PRINTED.items():
         known = given.get(key, {})
         wrong = known if not isinstance(known, dict) else next((v for v in known.values() if not fits(v)), None)
         if not isinstance(known, dict) or wrong is not None:
-            raise StructureError(f"{key!r} of the structure's fingerprint must be a dict, name → {what}, got {wrong!r}")
+            raise StructureError(f"{key!r} of {where} must be a dict, name → {what}, got {wrong!r}")
 
 
 def _units_of(plain: Mapping[str, Any]) -> dict[str, dict[str, Any]]:

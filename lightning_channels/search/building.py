@@ -50,7 +50,11 @@ def name_of(algorithm: SearchAlgorithm) -> str:
 
 
 def arguments_of(algorithm: SearchAlgorithm) -> dict[str, Any]:
-    """The arguments of an algorithm that is a dataclass; none are known of others."""
+    """The arguments of an algorithm that is a dataclass; none are known of others.
+
+    Raises:
+        ConfigError: If one isn't plain data.
+    """
     own: Any = algorithm
     fields = dataclasses.fields(own) if dataclasses.is_dataclass(own) else ()
     given = {field.name: getattr(own, field.name) for field in fields if field.init}

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from lightning_channels._plain import is_number
-from lightning_channels.errors import ConfigError, check_keys, did_you_mean
+from lightning_channels.errors import ConfigError, check_complete, check_keys, did_you_mean
 
-__all__ = ["Candidate", "read_metrics"]
+__all__ = ["Candidate", "floats_by_name", "numbers_by_name", "read_metrics"]
 
 _KEYS = ("choices", "metrics", "resources", "generation")
 
@@ -49,18 +49,13 @@ class Candidate:
         """
         check_keys(data, _KEYS, what)
         assert isinstance(data, Mapping)
-        for key in _KEYS:
-            if key not in data:
-                raise ConfigError(f"{what} has no {key!r}; it needs the keys {', '.join(_KEYS)}")
+        check_complete(data, _KEYS, what)
         generation = data["generation"]
         if type(generation) is not int or generation < 0:
             raise ConfigError(f"{what}'s generation must be a whole number from 0 on, got {generation!r:.100}")
-        choices, metrics, resources = (numbers_by_name(data[key], f"{what}'s {key}") for key in _KEYS[:3])
-        return cls(choices, _floats(metrics), _floats(resources), generation)
-
-
-def _floats(values: Mapping[str, int | float]) -> dict[str, float]:
-    return {name: float(value) for name, value in values.items()}
+        choices = numbers_by_name(data["choices"], f"{what}'s choices")
+        metrics, resources = (floats_by_name(data[key], f"{what}'s {key}") for key in ("metrics", "resources"))
+        return cls(choices, metrics, resources, generation)
 
 
 def numbers_by_name(data: object, what: str) -> dict[str, int | float]:
@@ -75,6 +70,15 @@ def numbers_by_name(data: object, what: str) -> dict[str, int | float]:
         if not is_number(value):
             raise ConfigError(f"{what} must be finite numbers, got {value!r:.100} for {name!r:.200}")
     return {str(name): value for name, value in data.items()}
+
+
+def floats_by_name(data: object, what: str) -> dict[str, float]:
+    """A dict of finite numbers, each as a float.
+
+    Raises:
+        ConfigError: If it is something else.
+    """
+    return {name: float(value) for name, value in numbers_by_name(data, what).items()}
 
 
 def read_metrics(returned: object, metric: str, choices: Mapping[str, int | float]) -> dict[str, float]:

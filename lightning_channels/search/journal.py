@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self, TypeAlias
@@ -20,7 +20,7 @@ from typing import IO, Any, Self, TypeAlias
 from lightning_channels._parsing import parse_json
 from lightning_channels._plain import to_plain
 from lightning_channels.errors import ChannelsError, ConfigError
-from lightning_channels.search.candidate import numbers_by_name
+from lightning_channels.search.candidate import floats_by_name, numbers_by_name
 from lightning_channels.search.space import Choices, Point, SearchSpace
 
 __all__ = ["VERSION", "Journal", "Known"]
@@ -42,6 +42,7 @@ class Journal:
         header: What the search is, as plain data; the file must be of the same.
 
     Attributes:
+        path: The file.
         known: The metrics of what was evaluated.
 
     Raises:
@@ -86,7 +87,7 @@ class Journal:
         if whole == 0:
             self._write(first)
 
-    def _lines(self) -> Any:
+    def _lines(self) -> Iterator[bytes]:
         if os.fstat(self._file.fileno()).st_size > _MAX_BYTES:
             raise ConfigError(self._strange(f"it is larger than {_MAX_BYTES >> 20} MiB"))
         while line := self._file.readline(_MAX_LINE + 1):
@@ -111,12 +112,12 @@ class Journal:
             raise ConfigError(self._strange(f"{at} must have the keys choices and metrics, got {', '.join(data)}"))
         try:
             point = self._space.point(numbers_by_name(data["choices"], "choices"))
-            metrics = numbers_by_name(data["metrics"], "metrics")
+            metrics = floats_by_name(data["metrics"], "metrics")
         except ChannelsError as error:
             raise ConfigError(self._strange(f"{at}: {error}")) from error
         if header["metric"] not in metrics:
             raise ConfigError(self._strange(f"{at} has no metric {header['metric']!r}"))
-        self.known[point] = {name: float(value) for name, value in metrics.items()}
+        self.known[point] = metrics
 
     def _compare(self, found: object, header: Mapping[str, Any]) -> None:
         if not isinstance(found, dict) or found.keys() != header.keys():

@@ -14,7 +14,7 @@ from typing import Any
 from lightning_channels._plain import is_int
 from lightning_channels.errors import ConfigError, check_keys, did_you_mean
 from lightning_channels.registry import SEARCHES, is_typed
-from lightning_channels.search.candidate import Candidate, numbers_by_name
+from lightning_channels.search.candidate import Candidate, floats_by_name
 from lightning_channels.search.protocol import SearchTask
 from lightning_channels.search.space import Choices, Point, SearchSpace
 
@@ -31,9 +31,9 @@ _SAMPLERS = {
 _FACTS = "lightning_channels"
 """The study's attribute that says which search it is of."""
 
-_TRIES = 5
+_RETRIES = 5
 _PAUSE = 0.2
-"""Seconds between two of them."""
+"""Seconds before each of them."""
 
 
 @SEARCHES.register("optuna")
@@ -93,7 +93,11 @@ class OptunaSearch:
     # --- the protocol ------------------------------------------------------------------------------------------------
 
     def start(self, task: SearchTask) -> None:
-        """Begin anew, or go on with the study that is in the storage."""
+        """Begin anew, or go on with the study that is in the storage.
+
+        Raises:
+            ConfigError: If the study can't be opened, or is of another search.
+        """
         self._task, self._space, self._rng = task, task.space, task.rng()
         self._names = _parameters(task.space)
         self._distributions = {
@@ -108,7 +112,11 @@ class OptunaSearch:
             self._study = self._create(self._sampler(self.sampler or default, seed))
 
     def ask(self, n: int) -> list[Choices]:
-        """What other searches of the study have evaluated meanwhile, or else what the sampler suggests."""
+        """What other searches of the study have evaluated meanwhile, or else what the sampler suggests.
+
+        Raises:
+            ConfigError: If a trial of theirs isn't of this space.
+        """
         elsewhere = self._finished_elsewhere(n)
         if elsewhere:
             return elsewhere
@@ -213,7 +221,8 @@ class OptunaSearch:
 
     def _opened(self, **arguments: Any) -> Any:
         """The study; searches that begin at once, of which one makes the tables while another does, try again."""
-        for left in range(_TRIES, -1, -1):
+        left = _RETRIES
+        while True:
             try:
                 return self._optuna.create_study(
                     storage=self._opened_storage(), study_name=self.study, load_if_exists=True, **arguments
@@ -224,8 +233,8 @@ class OptunaSearch:
                     raise ConfigError(
                         f"Optuna can't open the study {self.study!r}: {type(error).__name__}: {message}"
                     ) from error
+            left -= 1
             time.sleep(_PAUSE)
-        return None
 
     def _opened_storage(self) -> Any:
         if self._storage is None or not self._storage.endswith(".log"):
@@ -263,8 +272,7 @@ def _parameters(space: SearchSpace) -> list[str]:
 
 
 def _metrics_of(trial: Any) -> dict[str, float]:
-    metrics = numbers_by_name(trial.user_attrs.get("metrics"), f"the metrics of trial {trial.number}")
-    return {name: float(value) for name, value in metrics.items()}
+    return floats_by_name(trial.user_attrs.get("metrics"), f"the metrics of trial {trial.number}")
 
 
 @contextmanager

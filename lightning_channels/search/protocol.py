@@ -57,6 +57,9 @@ class SearchAlgorithm(Protocol):
     It must be a pure function of the task and of what it was told: a search that was killed is begun again, and asks
     for the same choices in the same order.
 
+    Besides these methods it may have ``known()``, which is called after each :meth:`ask` and returns pairs of a choice
+    and its metrics, for choices that needn't be evaluated.
+
     Example:
         >>> from lightning_channels.registry import SEARCHES
         >>> @SEARCHES.register("uniform_widths")

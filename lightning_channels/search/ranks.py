@@ -39,6 +39,11 @@ class RankExecutor:
         per_rank: How many choices a process evaluates before results are exchanged and written down: a search that is
             killed has lost so many. More of them make processes wait less for each other.
 
+    Attributes:
+        rank: The number of this process.
+        world_size: How many processes there are.
+        at_once: How many choices all of them take before results are exchanged.
+
     Raises:
         ConfigError: If ``per_rank`` is below 1, or if there is neither a process group nor a launcher's environment.
 

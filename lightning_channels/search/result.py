@@ -11,9 +11,9 @@ from typing import Any
 
 from lightning_channels._files import replacing
 from lightning_channels._plain import is_int, is_number, read_file, to_plain
-from lightning_channels.errors import ConfigError, StructureError, check_keys
+from lightning_channels.errors import ConfigError, StructureError, check_complete, check_keys
 from lightning_channels.mutators import ChannelMutator, supernet_hash
-from lightning_channels.search.candidate import Candidate, numbers_by_name
+from lightning_channels.search.candidate import Candidate, floats_by_name
 
 __all__ = ["MODES", "VERSION", "SearchResult"]
 
@@ -109,16 +109,15 @@ class SearchResult:
             ConfigError: If it isn't that.
         """
         plain = to_plain(data, what)
-        check_keys(plain, ("version", *_READ, "candidates", "best", "front"), what)
-        for key in ("version", *_READ, "candidates", "best", "front"):
-            if key not in plain:
-                raise ConfigError(f"{what} has no {key!r}; take it as it was written")
+        keys = ("version", *_READ, "candidates", "best", "front")
+        check_keys(plain, keys, what)
+        check_complete(plain, keys, what, advice="take it as it was written")
         if plain["version"] != VERSION:
             raise ConfigError(f"{what} has version {plain['version']!r:.100}; this release reads version {VERSION}")
         for key, (kind, fits) in _READ.items():
             if not fits(plain[key]):
                 raise ConfigError(f"{what}'s {key} must be {kind}, got {plain[key]!r:.100}")
-        limits = {name: float(value) for name, value in numbers_by_name(plain["limits"], f"{what}'s limits").items()}
+        limits = floats_by_name(plain["limits"], f"{what}'s limits")
         candidates = _candidates(plain, what)
         front: list[Any] = plain["front"] if isinstance(plain["front"], list) else [None]
         for index in (plain["best"], *front):
@@ -165,6 +164,7 @@ class SearchResult:
         Raises:
             ConfigError: If it is no such file.
             StructureError: If it is of another supernet than the mutator's.
+            ChoiceError: If a choice isn't one of the mutator's.
         """
         result = cls.from_dict(read_file(path, max_bytes=_MAX_BYTES, max_values=_MAX_VALUES), str(path))
         if mutator is not None:

@@ -50,6 +50,12 @@ def test_what_fails_is_said(
     assert "- tests.benchmarks.coverage_nets:tiny: out of memory" in (tmp_path / "RESULTS.md").read_text()
 
 
+def test_a_pattern_that_matches_no_model_leaves_the_files(tmp_path: Path, options: list[str]) -> None:
+    with pytest.raises(SystemExit, match=r"no model matches 'x\*'$"):
+        main(["tests.benchmarks.coverage_nets:tiny", "--only", "x*", *options])
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_family_is_summed_up() -> None:
     rows = [
         {"family": "timm", "model": "a", "status": "ok", "choices_per_s": 1000.4},

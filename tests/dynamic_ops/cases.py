@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 from torchvision.models.convnext import LayerNorm2d
 
-from lightning_channels.dynamic_ops import DynamicMixin, containers, dynamic_op, make_dynamic
-from lightning_channels.mutables import SimpleMutableChannel
+from lightning_channels.dynamic_ops import DynamicMixin, container_of, containers, dynamic_op, make_dynamic
+from lightning_channels.mutables import SimpleMutableChannel, SquentialMutableChannel
 
 Keep = dict[str, "int | list[int]"]
 
@@ -54,6 +54,14 @@ class Case:
         if self.reads:
             return torch.randint(self.reads, self.shape, generator=generator)
         return torch.randn(self.shape, generator=generator, dtype=dtype)
+
+
+def steer(module: nn.Module, is_output: bool) -> SquentialMutableChannel:
+    """Make a module dynamic and put a mutable on one side."""
+    container = container_of(make_dynamic(module), is_output)
+    mutable = SquentialMutableChannel(container.num_channels)
+    container.register_mutable(mutable)
+    return mutable
 
 
 def prepared(case: Case, module: nn.Module) -> dict[str, SimpleMutableChannel]:

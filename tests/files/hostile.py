@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import copy
+import json
+from pathlib import Path
 from typing import Any, NamedTuple
+
+import yaml
 
 from lightning_channels.errors import ChoiceError, ConfigError, StructureError
 from tests.files.nets import GROUPED, HEADS, STEM
@@ -55,6 +59,16 @@ TEXTS: dict[str, tuple[str, str | bytes, str]] = {
     "a zero byte": ("yaml", "a: \0", "is not valid YAML"),
     "half a file": ("json", '{"version": 1, "template": {', "is not valid JSON"),
 }
+
+
+def planted(content: str | bytes, sentinel: Path) -> bytes:
+    """What of :data:`TEXTS` to write into a file; where its code is run, ``sentinel`` is there afterwards."""
+    return content if isinstance(content, bytes) else content.replace("EXECUTED", str(sentinel)).encode()
+
+
+def dumped(data: Any, ending: str) -> str:
+    """Data as JSON or as YAML."""
+    return json.dumps(data) if ending == "json" else yaml.safe_dump(data)
 
 
 class Edit(NamedTuple):

@@ -19,18 +19,9 @@ from lightning_channels.callbacks._source import MutatorSource
 from lightning_channels.cli import main
 from lightning_channels.errors import ChannelsError, ConfigError
 from lightning_channels.samplers import FixedSampler, read_choices
-from tests.files.hostile import OF_CHOICES, OF_STRUCTURES, OF_UNITS, TEXTS, Edit, edited
+from tests.files.hostile import OF_CHOICES, OF_STRUCTURES, OF_UNITS, TEXTS, Edit, dumped, edited, planted
 from tests.files.hostile_templates import OF_TEMPLATES
 from tests.files.nets import GROUPED, STEM, Bomb, Net, facts, inputs, net, structure
-
-
-@pytest.fixture
-def untouched() -> Iterator[Net]:
-    """A model that comes out as it went in."""
-    model = net()
-    before = facts(model)
-    yield model
-    assert facts(model) == before
 
 
 @pytest.fixture
@@ -77,7 +68,7 @@ def test_text_that_is_no_data(name: str, entry: str, tmp_path: Path) -> None:
         return
     path = tmp_path / f"file.{ending}"
     sentinel = tmp_path / "executed"
-    path.write_bytes(content if isinstance(content, bytes) else content.replace("EXECUTED", str(sentinel)).encode())
+    path.write_bytes(planted(content, sentinel))
     with pytest.raises(MisconfigurationException if entry in OF_THE_CALLBACK else ConfigError) as caught:
         ENTRIES[entry](path)
     assert message in str(caught.value)
@@ -90,7 +81,7 @@ def test_text_that_is_no_data(name: str, entry: str, tmp_path: Path) -> None:
 def test_text_on_the_command_line(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     _, content, message = TEXTS[name]
     path, sentinel = tmp_path / "model.yaml", tmp_path / "executed"
-    path.write_bytes(content if isinstance(content, bytes) else content.replace("EXECUTED", str(sentinel)).encode())
+    path.write_bytes(planted(content, sentinel))
     assert main(["units", str(path)]) == 2
     out, err = capsys.readouterr()
     assert (out, err.count("\n")) == ("", 1)
@@ -151,7 +142,7 @@ def test_structures_in_files(name: str, ending: str, untouched: Net, tmp_path: P
     if ending == "ckpt":
         torch.save({"callbacks": {"ChannelPruning": data}}, path)
     else:
-        path.write_text(json.dumps(data) if ending == "json" else yaml.safe_dump(data))
+        path.write_text(dumped(data, ending))
     with pytest.raises(ChannelsError):
         MutatorSource(path, None, None).build().prepare_from_supernet(untouched)
 
@@ -194,7 +185,7 @@ def test_choices(name: str, ending: str, prepared: tuple[ChannelMutator, Net], t
     mutator, _ = prepared
     data, message = OF_CHOICES[name]
     path = tmp_path / f"choices.{ending}"
-    path.write_text(json.dumps(data) if ending == "json" else yaml.safe_dump(data))
+    path.write_text(dumped(data, ending))
     with pytest.raises(ConfigError) as caught:
         mutator.set_choices(read_choices(path))
     assert message in str(caught.value)

@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import json
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-import yaml
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from lightning_channels import ChannelMutator, load_subnet, save_subnet
 from lightning_channels._plain import read_file
 from lightning_channels.errors import ConfigError, StructureError
-from tests.files.hostile import TEXTS, edited
+from tests.files.hostile import TEXTS, dumped, edited, planted
 from tests.files.hostile_subnets import OF_NUMBERS, OF_SUBNETS
 from tests.files.nets import HEADS, STEM, Net, facts, inputs, net, structure
 
@@ -32,14 +31,6 @@ def good(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_subnet(model, tmp_path_factory.mktemp("good"), metrics={"val_acc": 0.5})
 
 
-@pytest.fixture
-def untouched() -> Iterator[Net]:
-    model = net()
-    before = facts(model)
-    yield model
-    assert facts(model) == before
-
-
 def test_the_good_one_loads(good: Path, untouched: Net) -> None:
     small = load_subnet(untouched, good)
     assert (type(small), small.stem.out_channels, small.mix.heads) == (Net, 4, 2)  # type: ignore[union-attr]
@@ -52,7 +43,7 @@ def test_subnets(name: str, ending: str, good: Path, untouched: Net, tmp_path: P
     edit = OF_SUBNETS[name]
     data = edited(read_file(good), edit)
     path = tmp_path / f"subnet.{ending}"
-    path.write_text(json.dumps(data) if ending == "json" else yaml.safe_dump(data))
+    path.write_text(dumped(data, ending))
     (tmp_path / "subnet.safetensors").write_bytes(good.with_suffix(".safetensors").read_bytes())
     with pytest.raises(edit.error) as caught:
         load_subnet(untouched, path)
@@ -75,7 +66,7 @@ def test_numbers(name: str, good: Path, untouched: Net, tmp_path: Path) -> None:
 def test_text_that_is_no_data(name: str, untouched: Net, tmp_path: Path) -> None:
     ending, content, message = TEXTS[name]
     path, sentinel = tmp_path / f"subnet.{ending}", tmp_path / "executed"
-    path.write_bytes(content if isinstance(content, bytes) else content.replace("EXECUTED", str(sentinel)).encode())
+    path.write_bytes(planted(content, sentinel))
     with pytest.raises(ConfigError) as caught:
         load_subnet(untouched, path)
     assert message in str(caught.value)
