@@ -57,10 +57,13 @@ class Costs:
     def full_macs(self, units: Iterable[MutableChannelUnit]) -> dict[str, int]:
         """Multiply-accumulates by module at full width."""
         units = list(units)
+        sizes = self._full_sizes(units)
+        return {module: round(sum(_product(sizes, *entry) for entry in own)) for module, own in self.macs.items()}
+
+    def _full_sizes(self, units: Sequence[MutableChannelUnit]) -> list[float]:
         widths = [unit.num_channels // unit.groups for unit in units]
         full = [min(widths[place], limit) for place, limit in self.columns(units)]
-        sizes = [sum(_product(full, *entry) for entry in size) for size in self.sizes]
-        return {module: round(sum(_product(sizes, *entry) for entry in own)) for module, own in self.macs.items()}
+        return [sum(_product(full, *entry) for entry in size) for size in self.sizes]
 
     def columns(self, units: Iterable[MutableChannelUnit]) -> list[tuple[int, float]]:
         """What ``units`` says: the place of each among some units, and the limit.
@@ -108,7 +111,9 @@ class Costs:
                 hint = did_you_mean(name, known) or "."
                 raise ConfigError(f"costs of parse_cfg depend on {name!r}, which is no mutable unit{hint}")
         if not isinstance(given["sizes"], list) or not all(
-            _is_sum(size, len(given["units"])) for size in given["sizes"]
+            # what is left behind the first n channels is a difference
+            _is_sum(size, len(given["units"]), -_MOST)
+            for size in given["sizes"]
         ):
             raise ConfigError("sizes of costs of parse_cfg must be lists of [factor, places in units, …]")
         for key in ("macs", "activations"):
@@ -117,7 +122,10 @@ class Costs:
                 raise ConfigError(
                     f"{key} of costs of parse_cfg must be a dict, module → list of [factor, places in sizes, …]"
                 )
-        return cls(**given)
+        costs = cls(**given)
+        if min(costs._full_sizes(units), default=0) < 0:
+            raise ConfigError("sizes of costs of parse_cfg must not be below zero at full width")
+        return costs
 
     @classmethod
     def of(cls, graph: ModuleGraph, units: Sequence[MutableChannelUnit]) -> Costs:
@@ -208,13 +216,13 @@ def _is_variable(value: Any) -> bool:
     return isinstance(value, str)
 
 
-def _is_sum(value: Any, places: int) -> bool:
+def _is_sum(value: Any, places: int, least: float = 0) -> bool:
     """Whether something is a list of [factor, place, …]."""
     return isinstance(value, list) and all(
         isinstance(entry, list)
         and len(entry) > 0
         and is_number(entry[0])
-        and 0 <= entry[0] < _MOST
+        and least <= entry[0] < _MOST
         and all(is_int(place) and 0 <= place < places for place in entry[1:])
         for entry in value
     )

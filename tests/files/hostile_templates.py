@@ -90,6 +90,9 @@ OF_TEMPLATES: dict[str, Edit] = {
     "a size that is infinite": Edit(
         ("parse_cfg", "costs", "sizes", 0), [[2**62, 0]], ConfigError, "sizes of costs of parse_cfg must be lists of"
     ),
+    "a size below zero": Edit(
+        ("parse_cfg", "costs", "sizes", 0), [[-1, 0]], ConfigError, "sizes of costs of parse_cfg must not be below zero"
+    ),
     "a product of a size out of range": Edit(
         ("parse_cfg", "costs", "macs", "stem"), [[1, -1]], ConfigError, "macs of costs of parse_cfg must be a dict, mod"
     ),

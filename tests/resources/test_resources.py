@@ -192,6 +192,16 @@ def test_costs_are_read_as_they_print(mutator: ChannelMutator) -> None:
     assert costs.macs == {"a": [[32 * 3 * 2, 0]], "b": [[32 * 9 * 2, 0, 1]], "head": [[2 * 5 * 2, 2]]}
 
 
+def test_a_size_may_be_a_difference(mutator: ChannelMutator) -> None:
+    """As that of what a slice leaves behind the first n channels, in dual path networks."""
+    name = next(iter(mutator.mutable_units)).name
+    costs = Costs([name, [name, 3]], [[[1, 0], [-1, 1]]], {"conv": [[5, 0]]})
+    read = Costs.read(json.loads(json.dumps(costs.to_plain())), mutator.units)
+    assert read == costs
+    width = mutator.name2unit[name].num_channels // mutator.name2unit[name].groups
+    assert read.full_macs(mutator.units) == {"conv": 5 * (width - 3)}
+
+
 def test_sums_of_products() -> None:
     sizes = [[[2, 0]], [[3], [1, 0, 1]]]
     sums = Sums(sizes, {"one": [[5, 0, 1], [1]], "none": [], "square": [[1, 0, 0]]}, [(0, math.inf), (1, 2)])
