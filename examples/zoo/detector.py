@@ -27,7 +27,7 @@ from torchvision.models import get_model
 from torchvision.ops import box_iou
 from torchvision.transforms import v2
 
-from lightning_channels import ChannelPruning, Resources, export_subnet
+from lightning_channels import ChannelPruning, export_subnet, resources_left
 
 import generated
 import options
@@ -132,10 +132,7 @@ def run(args: argparse.Namespace) -> nn.Module:
     trainer.fit(detector, VOC(args.data, args.download, args.batch_size, args.workers))
     print(f"pruned: {trainer.callback_metrics['val_found']:.1%} of the objects found")
 
-    resources = Resources(pruning.mutator, per_sample=True)
-    left = resources.count()
-    for name in ("macs", "params"):
-        print(f"backbone's {name}: {left[name]:,} of {resources.totals[name]:,.0f}")
+    print("of the backbone:", resources_left(detector.net.backbone), sep="\n")
     small = export_subnet(detector.net).eval()
     args.output.mkdir(parents=True, exist_ok=True)
     torch.save(small, args.output / "pruned.pt")

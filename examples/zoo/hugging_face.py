@@ -26,7 +26,7 @@ from torchvision.datasets import ImageFolder
 from torchvision.transforms import v2
 from transformers import AutoImageProcessor, ViTConfig, ViTForImageClassification
 
-from lightning_channels import ChannelPruning, Resources, export_subnet
+from lightning_channels import ChannelPruning, export_subnet, resources_left
 
 import generated
 import options
@@ -129,10 +129,7 @@ def run(args: argparse.Namespace) -> ViTForImageClassification:
     trainer.fit(Classifier(net, args.lr), Images(args.data, net.config.image_size, mean, std, args))
     print(f"pruned: accuracy {trainer.callback_metrics['val_accuracy']:.1%}")
 
-    resources = Resources(pruning.mutator, per_sample=True)
-    left = resources.count()
-    for name in ("macs", "params"):
-        print(f"{name}: {left[name]:,} of {resources.totals[name]:,.0f}")
+    print(resources_left(net))
     small = describe(export_subnet(net).eval())
     small.save_pretrained(args.output)
     print(f"{small.config.num_attention_heads} heads and {small.config.intermediate_size} hidden units a block")

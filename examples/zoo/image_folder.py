@@ -22,7 +22,7 @@ from torchvision.datasets import ImageFolder
 from torchvision.models import get_model
 from torchvision.transforms import v2
 
-from lightning_channels import ChannelPruning, Resources, export_subnet, recalibrate_batch_norm
+from lightning_channels import ChannelPruning, export_subnet, recalibrate_batch_norm, resources_left
 
 import generated
 import options
@@ -124,10 +124,7 @@ def run(args: argparse.Namespace) -> nn.Module:
     print(f"pruned: accuracy {metrics['val_accuracy']:.1%}")
 
     # 3. the small network
-    resources = Resources(pruning.mutator, per_sample=True)
-    left = resources.count()
-    for name in ("macs", "params"):
-        print(f"{name}: {left[name]:,} of {resources.totals[name]:,.0f}")
+    print(resources_left(classifier.net))
     small = export_subnet(classifier.net).eval()
     args.output.mkdir(parents=True, exist_ok=True)
     torch.save(small, args.output / "pruned.pt")

@@ -25,7 +25,7 @@ from torchvision.datasets import VOCSegmentation, wrap_dataset_for_transforms_v2
 from torchvision.models import get_model
 from torchvision.transforms import v2
 
-from lightning_channels import ChannelPruning, Resources, export_subnet
+from lightning_channels import ChannelPruning, export_subnet, resources_left
 
 import generated
 import options
@@ -124,10 +124,7 @@ def run(args: argparse.Namespace) -> nn.Module:
     trainer.fit(segmenter, data)
     print(f"pruned: mean IoU {trainer.callback_metrics['val_iou']:.3f}")
 
-    resources = Resources(pruning.mutator, per_sample=True)
-    left = resources.count()
-    for name in ("macs", "params"):
-        print(f"{name}: {left[name]:,} of {resources.totals[name]:,.0f}")
+    print(resources_left(segmenter.net))
     small = export_subnet(segmenter.net).eval()
     small.aux_classifier = None  # it helps in training alone
     args.output.mkdir(parents=True, exist_ok=True)

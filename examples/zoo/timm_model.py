@@ -25,7 +25,7 @@ from torch.utils.data import DataLoader
 from torchmetrics.classification import MulticlassAccuracy
 from torchvision.datasets import ImageFolder
 
-from lightning_channels import ChannelPruning, Resources, load_subnet, save_subnet
+from lightning_channels import ChannelPruning, load_subnet, resources_left, save_subnet
 
 import generated
 import options
@@ -97,10 +97,7 @@ def run(args: argparse.Namespace) -> nn.Module:
     trainer.fit(classifier, data)
     print(f"pruned: accuracy {trainer.callback_metrics['val_accuracy']:.1%}")
 
-    resources = Resources(pruning.mutator, per_sample=True)
-    left = resources.count()
-    for name in ("macs", "params"):
-        print(f"{name}: {left[name]:,} of {resources.totals[name]:,.0f}")
+    print(resources_left(classifier.net))
     metrics = {"accuracy": trainer.callback_metrics["val_accuracy"]}
     subnet = save_subnet(classifier.net, args.output, metrics=metrics)  # what is kept, and its weights as safetensors
     print(f"written: {subnet}")
