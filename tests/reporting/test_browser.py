@@ -150,6 +150,16 @@ def test_tables_sort_by_a_heading(show: Open, reports: dict[str, Path], how: str
     assert [state for state in sorted_as(page, "modules") if state != "none"] == ["ascending"]
 
 
+def test_reasons_are_within_a_narrow_window(show: Open) -> None:
+    page = show("twins", width=400)
+    edges = page.run(
+        "[...document.querySelectorAll('#fixed td:nth-child(2)')].map((e) => e.getBoundingClientRect().right)"
+    )
+    assert page.texts("#fixed td:nth-child(2)")[-1].startswith("spare.weight is not used")
+    assert edges
+    assert max(edges) < 400
+
+
 def test_attentions_have_a_table_of_their_own(show: Open) -> None:
     page = show("attention")
     assert page.texts("h2")[:3] == ["Units", "Widths", "Attention"]
