@@ -55,7 +55,18 @@ def parse(
     add("--output", type=Path, default=Path("outputs", name), help="folder for the small net")
     add("--generated", action="store_true", help="draw small images instead of reading DATA, and take a small net")
     args = found.parse_args(argv)
-    if not args.generated:
-        return args
-    found.set_defaults(**tiny, data=draw(args.output / "data"), workers=0, accelerator="cpu")
-    return found.parse_args(argv)
+    if args.generated:
+        found.set_defaults(**tiny, data=draw(args.output / "data"), workers=0, accelerator="cpu")
+        args = found.parse_args(argv)
+    missing = [name for name in _needed(args) if not (args.data / name).is_dir()]
+    if missing:
+        download = ", --download fetches it" if "download" in args else ""
+        found.error(f"--data {args.data} has no folder {' and no '.join(missing)}{download}; --generated needs no data")
+    return args
+
+
+def _needed(args: argparse.Namespace) -> list[str]:
+    """What the data's folder must have."""
+    if "download" not in args:
+        return ["train", "val"]
+    return [] if args.download else ["VOCdevkit/VOC2012"]
