@@ -92,7 +92,15 @@ _MODULES = {
         "build",
     ),
     "reporting": ("render_report", "save_report"),
-    "resources": ("LatencyModel", "ResourceCounter", "ResourceTable", "Resources", "count_resources"),
+    "resources": (
+        "LatencyModel",
+        "ResourceCounter",
+        "ResourceTable",
+        "Resources",
+        "ResourcesLeft",
+        "count_resources",
+        "resources_left",
+    ),
     "search": (
         "Candidate",
         "EvolutionSearch",
@@ -219,7 +227,15 @@ if TYPE_CHECKING:  # what type checkers and editors see
         build,
     )
     from lightning_channels.reporting import render_report, save_report
-    from lightning_channels.resources import LatencyModel, ResourceCounter, Resources, ResourceTable, count_resources
+    from lightning_channels.resources import (
+        LatencyModel,
+        ResourceCounter,
+        Resources,
+        ResourcesLeft,
+        ResourceTable,
+        count_resources,
+        resources_left,
+    )
     from lightning_channels.search import (
         Candidate,
         EvolutionSearch,

@@ -14,6 +14,7 @@ is a share of the backbone's FLOPs; what the backbone returns keeps its width, s
 
 import argparse
 import sys
+from functools import partial
 from pathlib import Path
 
 import lightning as L
@@ -26,7 +27,10 @@ from torchvision.models import get_model
 from torchvision.ops import box_iou
 from torchvision.transforms import v2
 
-from lightning_channels import ChannelPruning, Resources, export_subnet
+from lightning_channels import ChannelPruning, export_subnet, resources_left
+
+import generated
+import options
 
 CLASSES = 21  # VOC's twenty and the background
 
@@ -128,10 +132,7 @@ def run(args: argparse.Namespace) -> nn.Module:
     trainer.fit(detector, VOC(args.data, args.download, args.batch_size, args.workers))
     print(f"pruned: {trainer.callback_metrics['val_found']:.1%} of the objects found")
 
-    resources = Resources(pruning.mutator, per_sample=True)
-    left = resources.count()
-    for name in ("macs", "params"):
-        print(f"backbone's {name}: {left[name]:,} of {resources.totals[name]:,.0f}")
+    print("of the backbone:", resources_left(detector.net.backbone), sep="\n")
     small = export_subnet(detector.net).eval()
     args.output.mkdir(parents=True, exist_ok=True)
     torch.save(small, args.output / "pruned.pt")
@@ -139,33 +140,18 @@ def run(args: argparse.Namespace) -> nn.Module:
     return small
 
 
-class Help(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
-    """Prints the text above as it is, and each option's default."""
-
-
 def parse(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=Help)
+    parser = options.parser(__doc__, options.VOC)
     add = parser.add_argument
-    add("--data", type=Path, default=Path("data"), help="folder of VOCdevkit/VOC2012")
-    add("--download", action="store_true", help="let torchvision download it there, 2 GB")
     add("--model", default="fasterrcnn_resnet50_fpn_v2", help="or another of torchvision's: retinanet_…, ssdlite320_…")
     add("--random", action="store_true", help="begin with a random backbone, not with torchvision's")
     add("--flops", type=float, default=0.6, help="share of the backbone's FLOPs that may be left")
     add("--epochs", type=int, default=26, help="the first half prunes, the second fine-tunes")
     add("--lr", type=float, default=0.01, help="peak of the learning rate")
     add("--size", type=int, default=None, help="side that images are scaled to, if not the model's own")
-    add("--batch-size", type=int, default=8)
-    add("--workers", type=int, default=4, help="processes that load images")
-    add("--accelerator", default="auto")
-    add("--output", type=Path, default=Path("outputs/detector"), help="folder for the small net")
-    add("--generated", action="store_true", help="draw small pictures instead of reading DATA, and take a small net")
-    if parser.parse_args(argv).generated:
-        import generated
-
-        data = generated.voc(parser.parse_args(argv).output / "data", size=64)
-        tiny = {"model": "fasterrcnn_mobilenet_v3_large_320_fpn", "random": True, "size": 64, "batch_size": 4}
-        parser.set_defaults(**tiny, data=data, epochs=20, lr=0.02, workers=0, accelerator="cpu")
-    return parser.parse_args(argv)
+    tiny = {"model": "fasterrcnn_mobilenet_v3_large_320_fpn", "random": True, "size": 64, "batch_size": 4}
+    tiny |= {"epochs": 20, "lr": 0.02}
+    return options.parse(parser, argv, "detector", 8, partial(generated.voc, size=64), tiny)
 
 
 def main(argv: list[str] | None = None) -> nn.Module:

@@ -14,6 +14,7 @@ Needs transformers: pip install 'lightning-channels[zoo]'
 
 import argparse
 import sys
+from functools import partial
 from pathlib import Path
 
 import lightning as L
@@ -25,7 +26,10 @@ from torchvision.datasets import ImageFolder
 from torchvision.transforms import v2
 from transformers import AutoImageProcessor, ViTConfig, ViTForImageClassification
 
-from lightning_channels import ChannelPruning, Resources, export_subnet
+from lightning_channels import ChannelPruning, export_subnet, resources_left
+
+import generated
+import options
 
 
 class Images(L.LightningDataModule):
@@ -125,10 +129,7 @@ def run(args: argparse.Namespace) -> ViTForImageClassification:
     trainer.fit(Classifier(net, args.lr), Images(args.data, net.config.image_size, mean, std, args))
     print(f"pruned: accuracy {trainer.callback_metrics['val_accuracy']:.1%}")
 
-    resources = Resources(pruning.mutator, per_sample=True)
-    left = resources.count()
-    for name in ("macs", "params"):
-        print(f"{name}: {left[name]:,} of {resources.totals[name]:,.0f}")
+    print(resources_left(net))
     small = describe(export_subnet(net).eval())
     small.save_pretrained(args.output)
     print(f"{small.config.num_attention_heads} heads and {small.config.intermediate_size} hidden units a block")
@@ -136,31 +137,17 @@ def run(args: argparse.Namespace) -> ViTForImageClassification:
     return small
 
 
-class Help(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
-    """Prints the text above as it is, and each option's default."""
-
-
 def parse(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=Help)
+    parser = options.parser(__doc__, options.FOLDERS)
     add = parser.add_argument
-    add("--data", type=Path, default=Path("data"), help="folder of train/CLASS/* and val/CLASS/*")
     add("--model", default="google/vit-base-patch16-224-in21k", help="a ViT on the hub, or its folder")
     add("--heads", type=float, default=0.5, help="share of its heads that every block keeps")
     add("--hidden", type=float, default=0.5, help="share of its MLP's hidden units that every block keeps")
     add("--criterion", default="taylor", help="what a head or a hidden unit is worth: l1, l2, taylor, …")
     add("--epochs", type=int, default=10, help="the first half prunes, the second fine-tunes")
     add("--lr", type=float, default=1e-4, help="peak of the learning rate")
-    add("--batch-size", type=int, default=32)
-    add("--workers", type=int, default=4, help="processes that load images")
-    add("--accelerator", default="auto")
-    add("--output", type=Path, default=Path("outputs/hugging_face"), help="folder for the small net")
-    add("--generated", action="store_true", help="draw small images instead of reading DATA, and take a small net")
-    if parser.parse_args(argv).generated:
-        import generated
-
-        data = generated.image_folder(parser.parse_args(argv).output / "data", size=36)
-        parser.set_defaults(data=data, batch_size=8, workers=0, epochs=12, lr=3e-3, accelerator="cpu")
-    return parser.parse_args(argv)
+    tiny = {"batch_size": 8, "epochs": 12, "lr": 3e-3}
+    return options.parse(parser, argv, "hugging_face", 32, partial(generated.image_folder, size=36), tiny)
 
 
 def main(argv: list[str] | None = None) -> ViTForImageClassification:

@@ -10,6 +10,7 @@ the same to a small network and images that it draws: no download, a minute.
 
 import argparse
 import sys
+from functools import partial
 from pathlib import Path
 
 import lightning as L
@@ -21,7 +22,10 @@ from torchvision.datasets import ImageFolder
 from torchvision.models import get_model
 from torchvision.transforms import v2
 
-from lightning_channels import ChannelPruning, Resources, export_subnet, recalibrate_batch_norm
+from lightning_channels import ChannelPruning, export_subnet, recalibrate_batch_norm, resources_left
+
+import generated
+import options
 
 
 class Images(L.LightningDataModule):
@@ -120,10 +124,7 @@ def run(args: argparse.Namespace) -> nn.Module:
     print(f"pruned: accuracy {metrics['val_accuracy']:.1%}")
 
     # 3. the small network
-    resources = Resources(pruning.mutator, per_sample=True)
-    left = resources.count()
-    for name in ("macs", "params"):
-        print(f"{name}: {left[name]:,} of {resources.totals[name]:,.0f}")
+    print(resources_left(classifier.net))
     small = export_subnet(classifier.net).eval()
     args.output.mkdir(parents=True, exist_ok=True)
     torch.save(small, args.output / "pruned.pt")
@@ -131,14 +132,9 @@ def run(args: argparse.Namespace) -> nn.Module:
     return small
 
 
-class Help(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
-    """Prints the text above as it is, and each option's default."""
-
-
 def parse(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=Help)
+    parser = options.parser(__doc__, options.FOLDERS)
     add = parser.add_argument
-    add("--data", type=Path, default=Path("data"), help="folder of train/CLASS/* and val/CLASS/*")
     add("--model", default="resnet50", help="a torchvision classifier: resnet50, mobilenet_v2, convnext_tiny, …")
     add("--weights", default="DEFAULT", help="torchvision's weights to begin with; NONE for random ones")
     add("--flops", type=float, default=0.5, help="share of the FLOPs that may be left")
@@ -147,18 +143,8 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     add("--prune-epochs", type=int, default=20, help="of the pruning and fine-tuning")
     add("--lr", type=float, default=0.02, help="peak of the learning rate")
     add("--size", type=int, default=224, help="height and width that the net sees")
-    add("--batch-size", type=int, default=64)
-    add("--workers", type=int, default=4, help="processes that load images")
-    add("--accelerator", default="auto")
-    add("--output", type=Path, default=Path("outputs/image_folder"), help="folder for the small net")
-    add("--generated", action="store_true", help="draw small images instead of reading DATA, and take a small net")
-    if parser.parse_args(argv).generated:
-        import generated
-
-        data = generated.image_folder(parser.parse_args(argv).output / "data", size=36)
-        tiny = {"model": "resnet18", "weights": "NONE", "size": 32, "batch_size": 8, "epochs": 6, "prune_epochs": 6}
-        parser.set_defaults(**tiny, data=data, workers=0, accelerator="cpu")
-    return parser.parse_args(argv)
+    tiny = {"model": "resnet18", "weights": "NONE", "size": 32, "batch_size": 8, "epochs": 6, "prune_epochs": 6}
+    return options.parse(parser, argv, "image_folder", 64, partial(generated.image_folder, size=36), tiny)
 
 
 def main(argv: list[str] | None = None) -> nn.Module:

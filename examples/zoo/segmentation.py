@@ -12,6 +12,7 @@ backbone that it hangs on all the same, since a model is traced in train mode as
 
 import argparse
 import sys
+from functools import partial
 from pathlib import Path
 
 import lightning as L
@@ -24,7 +25,10 @@ from torchvision.datasets import VOCSegmentation, wrap_dataset_for_transforms_v2
 from torchvision.models import get_model
 from torchvision.transforms import v2
 
-from lightning_channels import ChannelPruning, Resources, export_subnet
+from lightning_channels import ChannelPruning, export_subnet, resources_left
+
+import generated
+import options
 
 CLASSES = 21  # VOC's twenty and the background; masks have 255 where they don't say
 IGNORED = 255
@@ -120,10 +124,7 @@ def run(args: argparse.Namespace) -> nn.Module:
     trainer.fit(segmenter, data)
     print(f"pruned: mean IoU {trainer.callback_metrics['val_iou']:.3f}")
 
-    resources = Resources(pruning.mutator, per_sample=True)
-    left = resources.count()
-    for name in ("macs", "params"):
-        print(f"{name}: {left[name]:,} of {resources.totals[name]:,.0f}")
+    print(resources_left(segmenter.net))
     small = export_subnet(segmenter.net).eval()
     small.aux_classifier = None  # it helps in training alone
     args.output.mkdir(parents=True, exist_ok=True)
@@ -132,33 +133,17 @@ def run(args: argparse.Namespace) -> nn.Module:
     return small
 
 
-class Help(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
-    """Prints the text above as it is, and each option's default."""
-
-
 def parse(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=Help)
+    parser = options.parser(__doc__, options.VOC)
     add = parser.add_argument
-    add("--data", type=Path, default=Path("data"), help="folder of VOCdevkit/VOC2012")
-    add("--download", action="store_true", help="let torchvision download it there, 2 GB")
     add("--model", default="deeplabv3_resnet50", help="or deeplabv3_mobilenet_v3_large, lraspp has no aux loss, fcn_…")
     add("--weights", default="DEFAULT", help="torchvision's weights to begin with; NONE for random ones")
     add("--flops", type=float, default=0.5, help="share of the FLOPs that may be left")
     add("--epochs", type=int, default=30, help="the first half prunes, the second fine-tunes")
     add("--lr", type=float, default=0.01, help="of the first step")
     add("--size", type=int, default=480, help="height and width that the net sees")
-    add("--batch-size", type=int, default=8)
-    add("--workers", type=int, default=4, help="processes that load images")
-    add("--accelerator", default="auto")
-    add("--output", type=Path, default=Path("outputs/segmentation"), help="folder for the small net")
-    add("--generated", action="store_true", help="draw small pictures instead of reading DATA, and take a small net")
-    if parser.parse_args(argv).generated:
-        import generated
-
-        data = generated.voc(parser.parse_args(argv).output / "data", size=64)
-        tiny = {"model": "deeplabv3_mobilenet_v3_large", "weights": "NONE", "size": 64, "batch_size": 4, "epochs": 12}
-        parser.set_defaults(**tiny, data=data, workers=0, accelerator="cpu")
-    return parser.parse_args(argv)
+    tiny = {"model": "deeplabv3_mobilenet_v3_large", "weights": "NONE", "size": 64, "batch_size": 4, "epochs": 12}
+    return options.parse(parser, argv, "segmentation", 8, partial(generated.voc, size=64), tiny)
 
 
 def main(argv: list[str] | None = None) -> nn.Module:

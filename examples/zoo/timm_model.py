@@ -12,6 +12,7 @@ Needs timm: pip install 'lightning-channels[zoo]'
 
 import argparse
 import sys
+from functools import partial
 from pathlib import Path
 
 import lightning as L
@@ -24,7 +25,10 @@ from torch.utils.data import DataLoader
 from torchmetrics.classification import MulticlassAccuracy
 from torchvision.datasets import ImageFolder
 
-from lightning_channels import ChannelPruning, Resources, load_subnet, save_subnet
+from lightning_channels import ChannelPruning, load_subnet, resources_left, save_subnet
+
+import generated
+import options
 
 
 class Images(L.LightningDataModule):
@@ -93,24 +97,16 @@ def run(args: argparse.Namespace) -> nn.Module:
     trainer.fit(classifier, data)
     print(f"pruned: accuracy {trainer.callback_metrics['val_accuracy']:.1%}")
 
-    resources = Resources(pruning.mutator, per_sample=True)
-    left = resources.count()
-    for name in ("macs", "params"):
-        print(f"{name}: {left[name]:,} of {resources.totals[name]:,.0f}")
+    print(resources_left(classifier.net))
     metrics = {"accuracy": trainer.callback_metrics["val_accuracy"]}
     subnet = save_subnet(classifier.net, args.output, metrics=metrics)  # what is kept, and its weights as safetensors
     print(f"written: {subnet}")
     return load_subnet(lambda: timm.create_model(args.model, num_classes=classes), subnet).eval()
 
 
-class Help(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
-    """Prints the text above as it is, and each option's default."""
-
-
 def parse(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=Help)
+    parser = options.parser(__doc__, options.FOLDERS)
     add = parser.add_argument
-    add("--data", type=Path, default=Path("data"), help="folder of train/CLASS/* and val/CLASS/*")
     add("--model", default="resnet50d", help="any of timm.list_models()")
     add("--random", action="store_true", help="begin with random weights, not with timm's")
     add("--flops", type=float, default=0.5, help="share of the FLOPs that may be left")
@@ -118,18 +114,8 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     add("--epochs", type=int, default=30, help="the first half prunes, the second fine-tunes")
     add("--lr", type=float, default=5e-4, help="peak of the learning rate")
     add("--size", type=int, default=None, help="height and width that the net sees, if not the model's own")
-    add("--batch-size", type=int, default=64)
-    add("--workers", type=int, default=4, help="processes that load images")
-    add("--accelerator", default="auto")
-    add("--output", type=Path, default=Path("outputs/timm_model"), help="folder for the small net")
-    add("--generated", action="store_true", help="draw small images instead of reading DATA, and take a small net")
-    if parser.parse_args(argv).generated:
-        import generated
-
-        data = generated.image_folder(parser.parse_args(argv).output / "data", size=36)
-        tiny = {"model": "resnet10t", "random": True, "size": 32, "batch_size": 8, "epochs": 6, "lr": 2e-3}
-        parser.set_defaults(**tiny, data=data, workers=0, accelerator="cpu")
-    return parser.parse_args(argv)
+    tiny = {"model": "resnet10t", "random": True, "size": 32, "batch_size": 8, "epochs": 6, "lr": 2e-3}
+    return options.parse(parser, argv, "timm_model", 64, partial(generated.image_folder, size=36), tiny)
 
 
 def main(argv: list[str] | None = None) -> nn.Module:

@@ -7,11 +7,14 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
+from lightning_channels._modules import named_modules_of
 from lightning_channels.errors import PrepareError
 from lightning_channels.mutators import ChannelMutator, find_mutator
+from lightning_channels.resources.left import ResourcesLeft
 from lightning_channels.resources.model import Resources
+from lightning_channels.units.choosing import Choice
 
-__all__ = ["ResourceCounter", "count_resources"]
+__all__ = ["ResourceCounter", "count_resources", "resources_left"]
 
 
 class ResourceCounter:
@@ -59,7 +62,7 @@ class ResourceCounter:
         return self._counted[1]
 
 
-def count_resources(model: nn.Module, choices: Mapping[str, int | float] | None = None) -> dict[str, int]:
+def count_resources(model: nn.Module, choices: Mapping[str, Choice] | None = None) -> dict[str, int]:
     """What choices of a prepared model cost.
 
     Args:
@@ -74,7 +77,42 @@ def count_resources(model: nn.Module, choices: Mapping[str, int | float] | None 
         PrepareError: If the model isn't prepared.
         ChoiceError: If a name is unknown or a choice is not allowed.
     """
-    mutator = find_mutator(model)
-    if mutator is None:
-        raise PrepareError("the model isn't prepared; call ChannelMutator().prepare_from_supernet(model) first")
-    return Resources(mutator).count(choices)
+    return Resources(_mutator_of(model)).count(choices)
+
+
+def resources_left(model: nn.Module, choices: Mapping[str, Choice] | None = None) -> ResourcesLeft:
+    """What is left of a prepared model, and of how much, for one sample; ``print`` it for a summary.
+
+    Args:
+        model: A module that a mutator prepared; after a training with the callback the one that it was confined to.
+        choices: Unit name → choice; units that are not named are counted with what they keep now. Nothing is set.
+
+    Raises:
+        PrepareError: If the model isn't prepared.
+        ChoiceError: If a name is unknown or a choice is not allowed.
+
+    Example:
+        >>> import torch
+        >>> from torch import nn
+        >>> from lightning_channels import ChannelMutator
+        >>> net = nn.Sequential(nn.Linear(4, 8), nn.Linear(8, 2))
+        >>> ChannelMutator().prepare_from_supernet(net, torch.randn(1, 4))
+        >>> left = resources_left(net, {"0_(0, 8)_8": 4})
+        >>> print(left)
+        macs: 24 of 48 (50.0%)
+        params: 30 of 58 (51.7%)
+        activations: 24 of 40 (60.0%)
+        >>> left.shares["flops"]
+        0.5
+    """
+    return Resources(_mutator_of(model), per_sample=True).left(choices)
+
+
+def _mutator_of(model: nn.Module) -> ChannelMutator:
+    found = find_mutator(model)
+    if found is not None:
+        return found
+    inside = next((name for name, module in named_modules_of(model) if find_mutator(module) is not None), None)
+    if inside is not None:
+        raise PrepareError(f"the prepared module of this {type(model).__name__} is {inside!r}; pass that one")
+    raise PrepareError("the model isn't prepared; call ChannelMutator().prepare_from_supernet(model) first")

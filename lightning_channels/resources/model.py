@@ -11,6 +11,7 @@ from lightning_channels._modules import named_modules_of
 from lightning_channels.errors import ConfigError, did_you_mean
 from lightning_channels.mutators import ChannelMutator
 from lightning_channels.resources.latency import LatencyModel
+from lightning_channels.resources.left import ResourcesLeft
 from lightning_channels.resources.parameters import Parameters
 from lightning_channels.resources.sums import Sums
 from lightning_channels.resources.tables import ResourceTable
@@ -122,6 +123,24 @@ class Resources:
         """
         counted = self.measure(self.numbers(choices))
         return _whole({name: counted[name] for name in self._sums.names})
+
+    def left(self, choices: Mapping[str, Choice] | None = None) -> ResourcesLeft:
+        """What one choice costs beside the full width; ``print`` it for a summary.
+
+        Args:
+            choices: As :meth:`count` takes them.
+
+        Returns:
+            Both for each of ``names``: whole numbers, and milliseconds of a latency.
+
+        Raises:
+            ChoiceError: If a name is unknown or a choice is not allowed.
+        """
+        measured = self.measure(self.numbers(choices))
+        now, full = ({name: float(own[name]) for name in self.names} for own in (measured, self.totals))
+        for own in (now, full):
+            own.update({name: round(own[name]) for name in self._sums.names})
+        return ResourcesLeft(now, full)
 
     def numbers(self, choices: Mapping[str, Choice] | None = None) -> Tensor:
         """Active channels of each unit at a choice, int64, shape (units,): what :meth:`measure` takes.

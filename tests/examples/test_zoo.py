@@ -112,7 +112,8 @@ def same(own: Tensor, other: Tensor) -> None:
 
 
 def test_the_page_runs_every_example_and_no_other() -> None:
-    scripts = {path.stem for path in (examples_dir() / "zoo").glob("*.py")} - {"generated"}
+    beside = {"generated", "options"}  # what they have in common
+    scripts = {path.stem for path in (examples_dir() / "zoo").glob("*.py")} - beside
     assert set(commands()) == set(FEWER) == scripts
 
 
@@ -126,6 +127,19 @@ def test_each_explains_itself(name: str, example: Any, capsys: Any) -> None:
     printed = capsys.readouterr().out
     assert f"python examples/zoo/{name}.py --generated" in printed
     assert "(default: 0.5)" in printed or "(default: 0.6)" in printed
+
+
+@pytest.mark.parametrize("name", FEWER)
+def test_without_data_it_says_what_is_missing(name: str, example: Any, tmp_path: Path, capsys: Any) -> None:
+    for package in {"timm_model": ["timm"], "hugging_face": ["transformers"]}.get(name, []):
+        pytest.importorskip(package)
+    with pytest.raises(SystemExit) as stop:
+        example(name).main(["--data", str(tmp_path)])
+    assert stop.value.code == 2
+    printed = capsys.readouterr().err
+    voc = name in ("segmentation", "detector")
+    assert f"has no folder {'VOCdevkit/VOC2012, --download' if voc else 'train and no val;'}" in printed
+    assert "--generated needs no data" in printed
 
 
 @torch.no_grad()

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from lightning_channels import ChannelMutator, SearchResult, SearchSpace, search_subnets
 from lightning_channels.units.choosing import Choice
 
-__all__ = ["HIDDEN", "NASTY", "STREAM", "Residual", "attention", "hostile", "prepared", "searched"]
+__all__ = ["HIDDEN", "NASTY", "STREAM", "Residual", "attention", "hostile", "prepared", "searched", "twins"]
 
 STREAM, HIDDEN = "stem_(0, 8)_8", "conv1_(0, 12)_12"
 
@@ -63,6 +63,22 @@ def hostile() -> ChannelMutator:
         inner.add_module(name, nn.Linear(4, 4))
     model = type("</title><script>hacked = 4</script>", (nn.Sequential,), {})(inner, nn.Linear(4, 2))
     return prepared(model, torch.randn(1, 4))
+
+
+class Spare(nn.Module):
+    """Has a square layer that isn't used."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.used, self.head, self.spare = nn.Linear(4, 6), nn.Linear(6, 2), nn.Linear(3, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(torch.relu(self.used(x)))
+
+
+def twins() -> ChannelMutator:
+    """A model with two units of one name, the two sides of its spare layer."""
+    return prepared(Spare(), torch.randn(2, 4))
 
 
 def searched(mutator: ChannelMutator, mode: str = "max") -> SearchResult:

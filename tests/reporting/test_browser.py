@@ -11,7 +11,7 @@ from PIL import Image
 
 from lightning_channels import save_report
 from tests.reporting.browser import Browser, Page, find_browser
-from tests.reporting.nets import HIDDEN, STREAM, attention, hostile, prepared, searched
+from tests.reporting.nets import HIDDEN, STREAM, attention, hostile, prepared, searched, twins
 from tests.reporting.test_page import data_of
 
 pytestmark = pytest.mark.skipif(
@@ -19,6 +19,7 @@ pytestmark = pytest.mark.skipif(
 )
 
 Open = Callable[..., Page]
+ELEMENT_TIP = "getElementById('tip')"
 
 
 @pytest.fixture(scope="module")
@@ -41,6 +42,7 @@ def reports(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         "search": save_report(mutator, folder / "search.html", search=searched(mutator)),
         "least": save_report(least, folder / "least.html", search=searched(least, "min")),
         "attention": save_report(attention(), folder / "attention.html"),
+        "twins": save_report(twins(), folder / "twins.html"),
         "plain": save_report(narrow, folder / "plain.html"),
         "hostile": save_report(hostile(), folder / "hostile.html", title="</title><b>bold</b>"),
     }
@@ -148,6 +150,16 @@ def test_tables_sort_by_a_heading(show: Open, reports: dict[str, Path], how: str
     assert [state for state in sorted_as(page, "modules") if state != "none"] == ["ascending"]
 
 
+def test_reasons_are_within_a_narrow_window(show: Open) -> None:
+    page = show("twins", width=400)
+    edges = page.run(
+        "[...document.querySelectorAll('#fixed td:nth-child(2)')].map((e) => e.getBoundingClientRect().right)"
+    )
+    assert page.texts("#fixed td:nth-child(2)")[-1].startswith("spare.weight is not used")
+    assert edges
+    assert max(edges) < 400
+
+
 def test_attentions_have_a_table_of_their_own(show: Open) -> None:
     page = show("attention")
     assert page.texts("h2")[:3] == ["Units", "Widths", "Attention"]
@@ -209,6 +221,30 @@ def test_the_keyboard_goes_from_unit_to_unit(show: Open) -> None:
     page.press(f'[data-unit="{STREAM}"]', "Escape")
     assert tip(page) is None
     assert page.run("[...document.querySelectorAll('.unit')].filter((e) => e.tabIndex === 0).length") == 1
+
+
+def test_what_the_keyboard_scrolls_to_is_explained(show: Open) -> None:
+    page = show("plain", height=420)
+    page.run("window.scrollTo(0, 0)")
+    page.press(".unit", "ArrowDown")
+    page.run("new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
+    assert page.run("window.scrollY") > 0
+    assert tip(page) is not None
+    unit, box = (page.run(f"document.{one}.getBoundingClientRect().toJSON()") for one in ("activeElement", ELEMENT_TIP))
+    assert box["top"] == pytest.approx(unit["bottom"] + 10) or box["bottom"] == pytest.approx(unit["top"] - 10)
+    page.run("document.activeElement.blur()")
+    assert tip(page) is None
+
+
+def test_units_of_one_name_are_told_apart(show: Open) -> None:
+    page = show("twins")
+    labels = page.texts(".unit .label")
+    assert labels == ["→ used", "used", "head", "→ spare", "spare"]
+    for place in (3, 4):
+        page.run(f"document.querySelectorAll('.unit')[{place}].dispatchEvent(new MouseEvent('click'))")
+        chosen = "[...document.querySelectorAll('#units tbody tr')].findIndex((row) => row.ariaSelected)"
+        assert page.run(chosen) == place
+    assert len(set(page.texts("#units tbody th")[3:])) == 1
 
 
 # --- a search
@@ -293,6 +329,20 @@ def test_a_candidate_is_explained_and_chosen(show: Open, reports: dict[str, Path
     other = search["best"]
     page.click(f'#candidates tr[data-key="{other}"]')
     assert page.run("document.querySelector('.point.chosen').dataset.candidate") == str(other)
+
+
+def test_a_candidate_is_chosen_by_keyboard(show: Open) -> None:
+    page = show("search")
+    page.click("#candidates th:nth-child(3) button")
+    order = column(page, "candidates", 1)
+    stops = "[...document.querySelectorAll('#candidates tbody tr')].filter((e) => e.tabIndex === 0).length"
+    assert page.run(stops) == 1
+    page.press("#candidates tbody tr", "ArrowDown")
+    assert page.run("document.activeElement.dataset.key") == order[1]
+    page.press(f'#candidates tr[data-key="{order[1]}"]', "Enter")
+    assert page.texts(".said") == [f"Widths of candidate {order[1]}."]
+    assert page.texts("#candidates tr[aria-selected] th") == [order[1]]
+    assert page.run(stops) == 1
 
 
 def test_candidates_sort_by_what_is_missing_last(show: Open, reports: dict[str, Path]) -> None:

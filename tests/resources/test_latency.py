@@ -43,6 +43,10 @@ def test_a_machine_whose_operators_add_up_is_fitted(mutator: ChannelMutator, mac
     assert macs["latency_ms"] == pytest.approx(3 + 2e-6 * (macs["macs"] + made))
     assert resources.totals["latency_ms"] > macs["latency_ms"]
     assert "latency_ms" not in resources.count(), "not a whole number"
+    left = resources.left(dict(zip(resources.units, (5, 3), strict=True)))
+    assert left.now["latency_ms"] == macs["latency_ms"]
+    assert left.full["latency_ms"] == resources.totals["latency_ms"]
+    assert f"latency_ms: {macs['latency_ms']:.3f} of " in str(left)
     assert bool((resources.marginal(resources.full, "latency_ms") > 0).all())
 
 

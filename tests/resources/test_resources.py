@@ -13,7 +13,15 @@ import torchvision
 from torch import nn
 from zoo import images
 
-from lightning_channels import ChannelMutator, ChoiceError, ConfigError, Resources, count_resources
+from lightning_channels import (
+    ChannelMutator,
+    ChoiceError,
+    ConfigError,
+    PrepareError,
+    Resources,
+    count_resources,
+    resources_left,
+)
 from lightning_channels.dynamic_ops import DynamicLinear
 from lightning_channels.mutables import MutableChannelContainer, SquentialMutableChannel
 from lightning_channels.mutators.costs import Costs
@@ -200,6 +208,33 @@ def test_a_size_may_be_a_difference(mutator: ChannelMutator) -> None:
     assert read == costs
     width = mutator.name2unit[name].num_channels // mutator.name2unit[name].groups
     assert read.full_macs(mutator.units) == {"conv": 5 * (width - 3)}
+
+
+def test_what_is_left_of_what(mutator: ChannelMutator) -> None:
+    whole, half = by_hand(8, 6), by_hand(4, 6)
+    resources = Resources(mutator)
+    left = resources.left({A: 4})
+    assert (left.now, left.full) == (half, whole)
+    assert left.shares == {name: half[name] / whole[name] for name in whole}
+    assert str(left).splitlines() == [
+        f"{name}: {half[name]:,} of {whole[name]:,} ({half[name] / whole[name]:.1%})"
+        for name in ("macs", "params", "activations")
+    ], "FLOPs are twice the MACs"
+    mutator.set_choices({A: 4})
+    assert resources.left() == left
+    assert resources.left({A: 8}).now == resources.left({A: 8}).full == whole
+    one = resources_left(mutator.model)
+    assert one.shares == left.shares
+    assert (one.now["params"], one.now["macs"]) == (half["params"], half["macs"] / 2), "of one sample"
+
+
+def test_a_module_around_the_prepared_one_says_which_that_is(mutator: ChannelMutator) -> None:
+    around = nn.ModuleDict({"net": mutator.model})
+    for function in (count_resources, resources_left):
+        with pytest.raises(PrepareError, match="prepared module of this ModuleDict is 'net'; pass that one"):
+            function(around)
+        with pytest.raises(PrepareError, match="isn't prepared"):
+            function(nn.Linear(1, 1))
 
 
 def test_sums_of_products() -> None:

@@ -6,6 +6,9 @@ function makeGraph(data, onPick) {
     svg("path", { d: wire.path, class: wire.returns ? "wire returns" : "wire", "marker-end": "url(#head)" }),
   );
   const start = commonStart(data.units.map((unit) => unit.label));
+  // What no module writes has the name of the first one that it goes into.
+  const isInput = (unit) => unit.read.length > 0 && !unit.written.length && !unit.through.length;
+  const labelOf = (unit) => (isInput(unit) ? `→ ${short(unit.label.slice(start), 19)}` : short(unit.label.slice(start), 21));
   const boxes = data.units.map((unit, place) => {
     const [x, y] = nodes[place];
     const fill = svg("rect", { class: "fill", x: 8, y: box[1] - 13, width: 0, height: 6, rx: 1 });
@@ -14,7 +17,7 @@ function makeGraph(data, onPick) {
       "g",
       { class: unit.mutable ? "unit" : "unit fixed", transform: `translate(${x} ${y})`, role: "button", "data-unit": unit.name },
       svg("rect", { class: "box", width: box[0], height: box[1], rx: 5 }),
-      svg("text", { class: "label", x: 8, y: 15 }, short(unit.label.slice(start), 21)),
+      svg("text", { class: "label", x: 8, y: 15 }, labelOf(unit)),
       svg("rect", { class: "track", x: 8, y: box[1] - 13, width: box[0] - 80, height: 6, rx: 1 }),
       fill,
       count,
@@ -60,7 +63,7 @@ function makeGraph(data, onPick) {
       fill.setAttribute("width", ((box[0] - 80) * counts[place]) / unit.channels);
       count.textContent = counts[place] === unit.channels ? String(unit.channels) : `${counts[place]}/${unit.channels}`;
       const state = unit.mutable ? "" : ", can't change";
-      group.setAttribute("aria-label", `${unit.label}: ${counts[place]} of ${unit.channels} channels${state}`);
+      group.setAttribute("aria-label", `${isInput(unit) ? "input of " : ""}${unit.label}: ${counts[place]} of ${unit.channels} channels${state}`);
     });
   }
 

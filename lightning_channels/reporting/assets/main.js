@@ -2,9 +2,7 @@
   const data = JSON.parse(document.getElementById("data").textContent);
   const units = unitTable(data, null);
   const attention = attentionTable(data);
-  const graph = makeGraph(data, (place) => {
-    chooseRow(units, data.units[place].name);
-  });
+  const graph = makeGraph(data, (place) => chooseRow(units, place));
   const parts = [header(data)];
   if (data.search) parts.push(searchSection(data.search));
   parts.push(

@@ -14,6 +14,7 @@ function makeTable(id, caption, columns, rows, { key = null, onPick = null, filt
     entry.node = el("tr", { "data-key": key ? key(entry.row) : null }, ...cells);
     if (onPick) entry.node.addEventListener("click", () => onPick(entry.row));
   }
+  if (onPick) body.addEventListener("keydown", pickByKey);
 
   const headings = columns.map((column) =>
     el(
@@ -41,6 +42,20 @@ function makeTable(id, caption, columns, rows, { key = null, onPick = null, filt
     return (sorted.descending ? -order : order) || a.place - b.place;
   }
 
+  // One row is in the order of Tab, arrow keys go on to the others as they stand now.
+  function pickByKey(event) {
+    const entry = entries.find(({ node }) => node === event.target);
+    if (!entry) return;
+    const next = { ArrowDown: entry.node.nextSibling, ArrowUp: entry.node.previousSibling }[event.key];
+    if (next) {
+      entry.node.setAttribute("tabindex", "-1");
+      next.setAttribute("tabindex", "0");
+      next.focus();
+    } else if (event.key === "Enter" || event.key === " ") onPick(entry.row);
+    else if (next === undefined) return;
+    event.preventDefault();
+  }
+
   function draw() {
     const words = field.value.toLowerCase().split(/\s+/).filter(Boolean);
     const shown = entries.filter((entry) => words.every((word) => entry.words.includes(word)));
@@ -50,6 +65,7 @@ function makeTable(id, caption, columns, rows, { key = null, onPick = null, filt
       heading.setAttribute("aria-sort", sorted.column === columns[place] ? order : "none");
     });
     body.replaceChildren(...shown.map((entry) => entry.node));
+    if (onPick) shown.forEach(({ node }, place) => node.setAttribute("tabindex", place ? "-1" : "0"));
     count.textContent = shown.length === rows.length ? `${rows.length} rows` : `${shown.length} of ${rows.length} rows`;
   }
 
@@ -61,13 +77,14 @@ function makeTable(id, caption, columns, rows, { key = null, onPick = null, filt
   const scroller = el("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": caption }, table);
   return { node: el("div", { class: "table" }, tools, scroller), rowOf };
 
-  function rowOf(name) {
-    const found = entries.find((entry) => key(entry.row) === name);
-    if (found && !found.node.isConnected) {
+  // Rows by their number in the network's order: two units that can't change may have one name.
+  function rowOf(place) {
+    const { node } = entries[place];
+    if (!node.isConnected) {
       field.value = "";
       draw();
     }
-    return found && found.node;
+    return node;
   }
 }
 
@@ -87,10 +104,9 @@ function cellOf(column, row, first) {
 }
 
 // Show which row is chosen, and bring it into sight inside its table.
-function chooseRow(table, name) {
-  const row = table.rowOf(name);
+function chooseRow(table, place) {
+  const row = table.rowOf(place);
   for (const other of table.node.querySelectorAll("tr[aria-selected]")) other.removeAttribute("aria-selected");
-  if (!row) return;
   row.setAttribute("aria-selected", "true");
   const scroller = table.node.querySelector(".scroll");
   scroller.scrollTop = row.offsetTop - scroller.clientHeight / 2;

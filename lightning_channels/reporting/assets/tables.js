@@ -70,10 +70,10 @@ function fixedTable(data) {
   for (const [name, params, reason] of data.unassigned) rows.push({ name, params, reason, place: "", kind: "parameter" });
   const columns = [
     { title: "what", value: (row) => row.name },
-    { title: "kind", value: (row) => row.kind },
-    { title: "parameters", number: true, value: (row) => row.params, text: (row) => share(row.params) },
     { title: "why it can't change", value: (row) => row.reason },
     { title: "where", value: (row) => row.place || null },
+    { title: "kind", value: (row) => row.kind },
+    { title: "parameters", number: true, value: (row) => row.params, text: (row) => share(row.params) },
   ];
   return rows.length ? makeTable("fixed", "What can't change, and why", columns, rows) : null;
 }

@@ -1,13 +1,19 @@
 // One tooltip for the whole page: a heading and lines of [what, value].
 const tip = (() => {
   const box = el("div", { id: "tip", role: "tooltip", hidden: true });
+  let of = null;
 
   function show(anchor, heading, lines) {
+    of = anchor;
     box.replaceChildren(
       el("strong", {}, heading),
       el("dl", {}, ...lines.flatMap(([what, value]) => [el("dt", {}, what), el("dd", {}, value)])),
     );
     box.hidden = false;
+    place(anchor);
+  }
+
+  function place(anchor) {
     const at = anchor.getBoundingClientRect();
     const own = box.getBoundingClientRect();
     const room = { x: document.documentElement.clientWidth, y: window.innerHeight };
@@ -40,6 +46,8 @@ const tip = (() => {
   document.addEventListener("keydown", (event) => {
     if (event.key === "Escape") hide();
   });
-  document.addEventListener("scroll", hide, true);
+  // What the keyboard is on may have been scrolled into sight by that.
+  const follow = () => (of === document.activeElement && of.matches(":focus-visible") ? place(of) : hide());
+  document.addEventListener("scroll", () => box.hidden || follow(), true);
   return { box, on, hide };
 })();
