@@ -169,8 +169,8 @@ def seed() -> None:
     # be used in the place of the one that the user has set
     torch.default_generator.manual_seed(0)
     for devices in (torch.cuda, torch.xpu):
-        if devices.is_initialized():  # type: ignore[attr-defined]
-            devices.manual_seed_all(0)  # type: ignore[attr-defined]
+        if devices.is_initialized():
+            devices.manual_seed_all(0)
     torch.mps.manual_seed(0)  # where there are such devices
     random.seed(0)
     if "numpy.random" in sys.modules:
