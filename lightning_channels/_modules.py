@@ -8,7 +8,15 @@ from contextlib import contextmanager
 
 from torch import Tensor, nn
 
-__all__ = ["is_sharded", "module_at", "modules_of", "named_modules_of", "named_tensors_of", "unchanging"]
+__all__ = [
+    "is_sharded",
+    "module_at",
+    "module_in",
+    "modules_of",
+    "named_modules_of",
+    "named_tensors_of",
+    "unchanging",
+]
 
 
 class _Known(threading.local):
@@ -65,6 +73,16 @@ def module_at(model: nn.Module, name: str) -> nn.Module | None:
     for part in name.split(".") if name else ():
         module = None if module is None else module._modules.get(part)
     return module
+
+
+def module_in(model: nn.Module, name: str) -> nn.Module:
+    """The submodule of a dotted name, which is known to be there.
+
+    Raises:
+        AttributeError: If it isn't.
+    """
+    module = module_at(model, name)
+    return model.get_submodule(name) if module is None else module
 
 
 def modules_of(model: nn.Module) -> list[nn.Module]:

@@ -165,7 +165,7 @@ def _regions(root: nn.Module) -> Iterator[tuple[nn.Parameter, Region | None]]:
             continue
         for name in module._parameters:
             active = holder_of(module, state) if name in SWITCHED else module
-            selections = state.selections(name) if name in state.tensors else []
+            selections = state.selections(name) if name in state.plan.tensors else []
             region = tuple((dim, selection) for dim, selection in selections if selection is not None)
             for holder in (module, *(state.candidates or ())):
                 parameter = holder._parameters.get(name)

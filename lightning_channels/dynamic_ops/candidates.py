@@ -58,7 +58,7 @@ def holder_of(module: nn.Module, state: ChannelState) -> nn.Module:
 
 def _active(state: ChannelState) -> int | None:
     """The candidate of all units on the norm's side; None where they don't agree."""
-    candidates = [mutable.root.candidate for mutable in state.containers[SIDE].mutables]
+    candidates = [mutable.root.candidate for mutable in state.container(SIDE).mutables]
     if not candidates or candidates.count(candidates[0]) < len(candidates):
         return None
     return candidates[0]
@@ -91,7 +91,7 @@ def joined(module: nn.Module, state: ChannelState, name: str) -> Tensor | None:
     candidate = _active(state)
     size = parameters[0].shape[0]
     start = size * (last if candidate is None else min(candidate, last))
-    selection = state.containers[SIDE].sel
+    selection = state.container(SIDE).sel
     everything = torch.cat(parameters)
     if isinstance(selection, IndexSelection):
         return everything.narrow(0, start, size).index_select(0, selection.on(everything.device))

@@ -33,7 +33,7 @@ def use_container_class(model: nn.Module, container_class: type[MutableChannelCo
 def _exchange(module: nn.Module, container_class: type[MutableChannelContainer]) -> None:
     state = state_of(module)
     new: dict[int, MutableChannelContainer] = {}
-    for container in state.containers.values():
+    for container in state.held:
         new[id(container)] = container
         if type(container) is not container_class:
             tilings = {False: container.mutable_channels, True: container.crossing_channels}
@@ -42,11 +42,4 @@ def _exchange(module: nn.Module, container_class: type[MutableChannelContainer])
             for crossing, tiling in tilings.items():
                 for (start, end), mutable in tiling.items():
                     new[id(container)].register_mutable(mutable, start, end, crossing)
-    state.containers = {side: new[id(old)] for side, old in state.containers.items()}
-    state.tensors = {
-        name: tuple((dim, new[id(old)], groups) for dim, old, groups in entries)
-        for name, entries in state.tensors.items()
-    }
-    state.attributes = {
-        name: {place: new[id(old)] for place, old in places.items()} for name, places in state.attributes.items()
-    }
+    state.held = tuple(new[id(old)] for old in state.held)

@@ -12,6 +12,7 @@ from lightning_channels.dynamic_ops.attributes import key_of, sides_without_tens
 from lightning_channels.dynamic_ops.candidates import drop, settle
 from lightning_channels.dynamic_ops.factory import dynamic_class
 from lightning_channels.dynamic_ops.mixin import DynamicMixin
+from lightning_channels.dynamic_ops.plan import plan_of
 from lightning_channels.dynamic_ops.slicing import apply
 from lightning_channels.dynamic_ops.spec import refusal, spec_of
 from lightning_channels.dynamic_ops.state import STATE, ChannelState, build_state, container_of, state_of
@@ -70,7 +71,7 @@ def make_dynamic(
     reason = refusal(module)
     if reason is not None:
         raise PrepareError(f"{type(module).__name__} cannot be narrowed: {reason}")
-    known: dict[str, tuple[int, ...]] = state_of(module).bare if is_dynamic(module) else {}
+    known: dict[str, tuple[int, ...]] = dict(state_of(module).bare) if is_dynamic(module) else {}
     sized: list[str] = _attribute_keys(state_of(module)) if is_dynamic(module) else []
     added = _not_in_table(module, tensors or {})
     bare = {**known, **{name: tuple(sorted({*known.get(name, ()), *dims})) for name, dims in added.items()}}
@@ -83,13 +84,13 @@ def make_dynamic(
     if not bare and not keys and spec_of(module) is None:
         raise PrepareError(f"{type(module).__name__} has no tensor with channels; name them in tensors")
     state = build_state(module, bare, keys)
-    swap_class(module, dynamic_class(module, bare, state.attributes, state.candidates is not None))
+    swap_class(module, dynamic_class(module, bare, state.plan.attributes, state.candidates is not None))
     module.__dict__[STATE] = state
     return module
 
 
 def _attribute_keys(state: ChannelState) -> list[str]:
-    return [key_of(name, entry) for name, entries in state.attributes.items() for entry in entries]
+    return [key_of(name, entry) for name, entries in state.plan.attributes.items() for entry in entries]
 
 
 def _not_in_table(module: nn.Module, tensors: Mapping[str, Sequence[int]]) -> dict[str, tuple[int, ...]]:
@@ -149,7 +150,7 @@ def restore(module: nn.Module) -> nn.Module:
     swap_class(module, plain)
     drop(module, state)
     del module.__dict__[STATE]
-    for container in state.containers.values():
+    for container in state.held:
         container.clear()
     return module
 
@@ -174,9 +175,9 @@ def make_static(module: nn.Module, memo: StaticMemo | None = None, borrowed: boo
     state = state_of(module)
     settle(module, state)
     sizes = _active_sizes(module)
-    parts = {name: _static(module, state, name, memo) for name in state.tensors}
+    parts = {name: _static(module, state, name, memo) for name in state.plan.tensors}
     if borrowed:
-        module.__dict__[STATE] = ChannelState({}, {}, {}, {})
+        module.__dict__[STATE] = ChannelState(plan_of(()), ())
     restore(module)
     assert type(module) is plain
     module.__dict__.update(sizes)
@@ -188,7 +189,7 @@ def make_static(module: nn.Module, memo: StaticMemo | None = None, borrowed: boo
 
 def _active_sizes(module: nn.Module) -> dict[str, object]:
     spec = spec_of(module)
-    names = list(state_of(module).attributes)
+    names = list(state_of(module).plan.attributes)
     if spec is not None:
         names += [*spec.sizes, *([spec.groups.attribute] if spec.groups is not None else [])]
     return {name: getattr(module, name) for name in names}

@@ -66,7 +66,7 @@ class DynamicMixin(nn.Module):
 
     def __setattr__(self, name: str, value: Any) -> None:
         state = self.__dict__.get(STATE)
-        if state is not None and name in state.tensors and isinstance(value, Tensor):
+        if state is not None and name in state.plan.tensors and isinstance(value, Tensor):
             if absorb(self, state, name, value):
                 return
             check_shape(self, state, name, value)
@@ -87,7 +87,7 @@ class DynamicMixin(nn.Module):
     def _forget_views(self) -> None:
         state: ChannelState | None = self.__dict__.get(STATE)
         if state is not None:
-            state.views.clear()
+            state.views = None
 
     def __repr__(self) -> str:
         state = self.__dict__.get(STATE)

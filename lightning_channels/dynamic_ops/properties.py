@@ -15,7 +15,8 @@ from lightning_channels.dynamic_ops.attributes import with_sizes
 from lightning_channels.dynamic_ops.candidates import SWITCHED, holder_of, joined, with_all_candidates
 from lightning_channels.dynamic_ops.cuts import cut
 from lightning_channels.dynamic_ops.spec import STATISTICS, Groups, OpSpec, group_count, is_depthwise
-from lightning_channels.dynamic_ops.state import STATE, ChannelState, Entry, check_depthwise, within_group
+from lightning_channels.dynamic_ops.state import STATE, ChannelState, check_depthwise, within_group
+from lightning_channels.dynamic_ops.views import narrowed
 from lightning_channels.dynamic_ops.writeback import with_statistics
 from lightning_channels.errors import PrepareError
 from lightning_channels.mutables.selection import IndexSelection
@@ -74,11 +75,10 @@ def _tensor(name: str) -> property:
             tensor = _stored(self, name)
         try:
             state = attributes[STATE]
-            entries = state.tensors[name]
-            for _, container, _ in entries:
+            for container in state.held:
                 if container._sel is not None:
-                    return _narrow(self, name, state, entries, tensor)
-        except KeyError:  # of the two first lines: what narrowing raises is a RuntimeError
+                    return _narrow(self, name, state, tensor)
+        except KeyError:  # of the first line: what narrowing raises is a RuntimeError
             return tensor
         except AttributeError as error:
             raise _failed(self, name, error) from error
@@ -91,7 +91,7 @@ def _tensor(name: str) -> property:
     def traced(self: nn.Module) -> Any:
         state: ChannelState | None = self.__dict__.get(STATE)
         tensor = _stored(self, name)
-        if state is None or state.full or tensor is None or name not in state.tensors:
+        if state is None or state.full or tensor is None or name not in state.plan.tensors:
             return tensor
         return _gathered(self, name, state, tensor)
 
@@ -117,13 +117,12 @@ def _switched(name: str) -> property:
         try:
             if state is None or state.candidates is None or state.full:
                 return own.__get__(self)
-            entries = state.tensors.get(name, ())
             if state.joined and name not in self._buffers and (part := joined(self, state, name)) is not None:
                 return part
             tensor = _stored(holder_of(self, state), name)
-            if all(container._sel is None for _, container, _ in entries):
+            if all(container._sel is None for container in state.held):
                 return tensor
-            return _narrow(self, name, state, entries, tensor)
+            return _narrow(self, name, state, tensor)
         except (AttributeError, KeyError) as error:
             if state is None:
                 raise
@@ -132,15 +131,15 @@ def _switched(name: str) -> property:
     return property(get, own.fset)
 
 
-def _narrow(
-    self: nn.Module, name: str, state: ChannelState, entries: tuple[Entry, ...], tensor: Tensor | None
-) -> Tensor | None:
+def _narrow(self: nn.Module, name: str, state: ChannelState, tensor: Tensor | None) -> Tensor | None:
     if tensor is None or state.full or name in state.sharded:
         return tensor
     try:
         # prefixes along all dims, by far the most frequent case, in a few steps; see slicing for what it does
         size: list[int] | None = None
-        for dim, container, groups in entries:
+        held = state.held
+        for dim, place, groups in state.plan.tensors.get(name, ()):
+            container = held[place]
             selection = container._sel
             if selection is not None and type(selection) is not int:
                 selection = container.sel  # it may have been stale
@@ -154,7 +153,7 @@ def _narrow(
             return tensor
         if state.joint is not None and state.joint.takes(tensor):
             return cut(tensor, state.selections(name), state.joint)
-        return state.views.narrowed(name, tensor, size)
+        return narrowed(state, name, tensor, size)
     except (AttributeError, KeyError) as error:
         raise _failed(self, name, error) from error
 
@@ -189,23 +188,31 @@ def _failed(self: nn.Module, name: str, error: Exception) -> RuntimeError:
 
 
 def _size(attribute: str, side: str, write: Callable[[int], Any]) -> property:
+    def active(self: nn.Module, state: ChannelState) -> Any:
+        place = state.plan.places.get(side)
+        if place is None or state.held[place]._sel is None:
+            return self.__dict__[attribute]
+        return write(state.held[place].activated_channels)
+
     def get(self: nn.Module) -> Any:
         attributes = self.__dict__
         state: ChannelState | None = attributes.get(STATE)
         if state is None:
             return _stored(self, attribute)
         try:
-            container = state.containers.get(side)
-            if container is None or container._sel is None or state.full:
-                return attributes[attribute]
-            return write(container.activated_channels)
+            for container in state.held:
+                if container._sel is not None:
+                    return attributes[attribute] if state.full else active(self, state)
+            return attributes[attribute]
         except (AttributeError, KeyError) as error:
             raise _failed(self, attribute, error) from error
 
     def traced(self: nn.Module) -> Any:
         state: ChannelState | None = self.__dict__.get(STATE)
-        container = None if state is None or state.full else state.containers.get(side)
-        return _stored(self, attribute) if container is None else write(container.activated_channels)
+        place = None if state is None or state.full else state.plan.places.get(side)
+        if state is None or place is None:
+            return _stored(self, attribute)
+        return write(state.held[place].activated_channels)
 
     return _compilable(attribute, get, _refuse(attribute), traced)
 
@@ -217,10 +224,10 @@ def _attribute(name: str) -> property:
         if state is None:
             return _stored(self, name)
         try:
-            sides = state.attributes[name]
-            if state.full or all(container._sel is None for container in sides.values()):
+            held, sides = state.held, state.plan.attributes[name]
+            if state.full or all(held[place]._sel is None for place in sides.values()):
                 return attributes[name]
-            return with_sizes(attributes[name], {at: side.activated_channels for at, side in sides.items()})
+            return with_sizes(attributes[name], {at: held[place].activated_channels for at, place in sides.items()})
         except (AttributeError, KeyError) as error:
             raise _failed(self, name, error) from error
 
@@ -229,7 +236,8 @@ def _attribute(name: str) -> property:
         held = _stored(self, name)
         if state is None or state.full:
             return held
-        return with_sizes(held, {at: side.activated_channels for at, side in state.attributes[name].items()})
+        sides = state.plan.attributes[name]
+        return with_sizes(held, {at: state.held[place].activated_channels for at, place in sides.items()})
 
     return _compilable(name, get, _refuse(name), traced)
 
@@ -243,7 +251,7 @@ def _groups(spec: OpSpec, groups: Groups) -> property:
             return _stored(self, attribute)
         try:
             count = self.__dict__[attribute]
-            if count == 1 or state.full or all(c._sel is None for c in state.containers.values()):
+            if count == 1 or state.full or all(c._sel is None for c in state.held):
                 return count
             return _active_groups(self, state, spec, groups)
         except (AttributeError, KeyError) as error:
@@ -254,8 +262,8 @@ def _groups(spec: OpSpec, groups: Groups) -> property:
         count = _stored(self, attribute)
         if state is None or state.full or count == 1:
             return count
-        if is_depthwise(self, spec) and len({id(m.root) for c in state.containers.values() for m in c.mutables}) == 1:
-            return state.containers[groups.side].activated_channels  # one mutable decides: there is nothing to check
+        if is_depthwise(self, spec) and len({id(m.root) for c in state.held for m in c.mutables}) == 1:
+            return state.container(groups.side).activated_channels  # one mutable decides: there is nothing to check
         return _active_groups(self, state, spec, groups)
 
     return _compilable(attribute, get, _refuse(attribute), traced)
@@ -266,10 +274,10 @@ def _active_groups(self: nn.Module, state: ChannelState, spec: OpSpec, groups: G
     if is_depthwise(self, spec):
         if groups.strict:
             check_depthwise(state, count)
-        return state.containers[groups.side].activated_channels
+        return state.container(groups.side).activated_channels
     if groups.strict:
         for side in spec.sides:
-            container = state.containers[side]
+            container = state.container(side)
             within_group(container.sel, container.num_channels, count)
     return count
 

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 from torch import Tensor, nn
 
 from lightning_channels._modules import is_sharded
-from lightning_channels.dynamic_ops.attributes import attribute_sizes, split_key
+from lightning_channels.dynamic_ops.attributes import attribute_sizes
+from lightning_channels.dynamic_ops.plan import Plan, plan_of
 from lightning_channels.dynamic_ops.spec import Side, layout, sides, spec_of
 from lightning_channels.dynamic_ops.views import Views
 from lightning_channels.errors import ChoiceError, ConfigError, PrepareError, did_you_mean
@@ -44,46 +45,68 @@ class ChannelState:
     """Containers of a dynamic op, and which of them its tensors and sizes follow.
 
     Args:
-        containers: By side; an integer attribute that follows channels is a side too.
-        tensors: For each tensor, the dims with channels.
-        bare: Those of them that are in no table, with their dims.
-        attributes: For each integer attribute that follows channels, its sides, by place in a list or tuple.
+        plan: What follows which side; the same object for all ops that are alike.
+        held: The container of each side, in the plan's order.
     """
 
     __slots__ = (
-        "attributes",
-        "bare",
         "candidates",
         "checked",
-        "containers",
         "full",
+        "held",
         "joined",
         "joint",
         "live",
+        "plan",
         "sharded",
-        "tensors",
         "views",
     )
 
-    def __init__(
-        self,
-        containers: dict[str, MutableChannelContainer],
-        tensors: dict[str, tuple[Entry, ...]],
-        bare: dict[str, tuple[int, ...]],
-        attributes: dict[str, dict[int | None, MutableChannelContainer]],
-    ) -> None:
-        self.containers = containers
-        self.tensors = tensors
-        self.bare = bare
-        self.attributes = attributes
+    def __init__(self, plan: Plan, held: tuple[MutableChannelContainer, ...]) -> None:
+        self.plan = plan
+        self.held = held
         self.full = False  # show everything at full size, whatever is selected
         self.live: dict[str, Tensor] | None = None  # copies of indexed buffers while a forward updates them
         self.checked: tuple[Selection, ...] | None = None  # the last selections that the groups agreed with
         self.candidates: nn.ModuleList | None = None  # of a switchable norm: tensors for all candidates but the widest
         self.joint: JointGradients | None = None  # while several passes share the gradients of their tensors
         self.sharded = _NONE  # tensors of which there are only shards now; who reads one wants all of it
-        self.views = Views()  # of tensors at the present widths
+        self.views: Views | None = None  # of tensors at the present widths, from the first on that is kept
         self.joined = False  # inside a forward whose gradients must reach all candidates' parameters
+
+    # A model has hundreds of dynamic ops, and few kinds of them: dicts of their own would be most of what it takes.
+    # They are made anew at each call; what is read in every forward pass reads plan and held.
+
+    @property
+    def containers(self) -> dict[str, MutableChannelContainer]:
+        """By side; an integer attribute that follows channels is a side too."""
+        return dict(zip(self.plan.sides, self.held, strict=True))
+
+    @property
+    def tensors(self) -> dict[str, tuple[Entry, ...]]:
+        """For each tensor, the dims with channels."""
+        return {name: self.entries(name) for name in self.plan.tensors}
+
+    @property
+    def bare(self) -> Mapping[str, tuple[int, ...]]:
+        """Those of the tensors that are in no table, with their dims."""
+        return self.plan.bare
+
+    @property
+    def attributes(self) -> dict[str, dict[int | None, MutableChannelContainer]]:
+        """For each integer attribute that follows channels, its sides, by place in a list or tuple."""
+        return {
+            name: {entry: self.held[place] for entry, place in places.items()}
+            for name, places in self.plan.attributes.items()
+        }
+
+    def container(self, side: str) -> MutableChannelContainer:
+        """The container of one side."""
+        return self.held[self.plan.places[side]]
+
+    def entries(self, name: str) -> tuple[Entry, ...]:
+        """The dims with channels of a tensor; empty where it has none."""
+        return tuple((dim, self.held[place], groups) for dim, place, groups in self.plan.tensors.get(name, ()))
 
     def note_sharded(self, name: str, tensor: Tensor) -> None:
         """Note whether a tensor was replaced by its shards, or by the whole again.
@@ -112,7 +135,8 @@ class ChannelState:
             ChoiceError: If the groups of a convolution don't keep the same channels.
         """
         found: list[tuple[int, Selection]] = []
-        for dim, container, groups in self.tensors[name]:
+        for dim, place, groups in self.plan.tensors[name]:
+            container = self.held[place]
             selection = container.sel
             if groups > 1:
                 selection = within_group(selection, container.num_channels, groups)
@@ -142,7 +166,7 @@ def check_depthwise(state: ChannelState, groups: int) -> None:
     Raises:
         ChoiceError: If it doesn't.
     """
-    containers = state.containers.values()
+    containers = state.held
     current = tuple(container.sel for container in containers)
     if state.checked == current:
         return
@@ -232,23 +256,23 @@ def build_state(module: nn.Module, bare: Mapping[str, Sequence[int]], attributes
     known: ChannelState | None = module.__dict__.get(STATE)
     before: dict[str, MutableChannelContainer] = {} if known is None else known.containers
     containers = {side: before.get(side) or MutableChannelContainer(size) for side, size in sides(module).items()}
-    tensors: dict[str, tuple[Entry, ...]] = {
-        name: tuple((dim, containers[side], groups) for dim, side, groups in rows)
-        for name, rows in layout(module).items()
-    }
+    rows = layout(module)
     for name, dims in bare.items():
         _check_bare(module, name, dims)
         shape = _own_tensor(module, name).shape
         for dim in dims:
             side = bare_side(name, shape, dim)
             containers[side] = before.get(side) or MutableChannelContainer(shape[dim])
-        tensors[name] = tuple((dim, containers[bare_side(name, shape, dim)], 1) for dim in dims)
-    sized: dict[str, dict[int | None, MutableChannelContainer]] = {}
+        rows[name] = tuple((dim, bare_side(name, shape, dim), 1) for dim in dims)
     for key in attributes:
         containers[key] = before.get(key) or MutableChannelContainer(_attribute_size(module, key))
-        name, entry = split_key(key)
-        sized.setdefault(name, {})[entry] = containers[key]
-    state = ChannelState(containers, tensors, {name: tuple(dims) for name, dims in bare.items()}, sized)
+    plan = plan_of(
+        tuple(containers),
+        tuple(rows.items()),
+        tuple((name, tuple(dims)) for name, dims in bare.items()),
+        tuple(attributes),
+    )
+    state = ChannelState(plan, tuple(containers.values()))
     state.candidates = None if known is None else known.candidates
     return state
 

@@ -63,7 +63,7 @@ def make_switchable(module: nn.Module, number: int) -> nn.Module:
     if number == 1 or state.candidates is not None:
         return module
     candidates = copies_of(module, number - 1)
-    swap_class(module, dynamic_class(module, state.bare, state.attributes, switchable=True))
+    swap_class(module, dynamic_class(module, state.bare, state.plan.attributes, switchable=True))
     module._modules[CANDIDATES] = candidates
     state.candidates = candidates
     return module
@@ -80,6 +80,6 @@ def unswitch(module: nn.Module) -> nn.Module:
     """
     state = state_of(module)
     if state.candidates is not None:
-        swap_class(module, dynamic_class(module, state.bare, state.attributes))
+        swap_class(module, dynamic_class(module, state.bare, state.plan.attributes))
         drop(module, state)
     return module

@@ -7,13 +7,15 @@ passes: its node saves no tensor, and is made again by autograd itself after the
 
 from __future__ import annotations
 
+from typing import Protocol
+
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
 from lightning_channels.dynamic_ops.slicing import PLAIN, prefix
 
-__all__ = ["Views"]
+__all__ = ["Views", "narrowed"]
 
 
 class Views(dict[str, tuple[Tensor, list[int], bool, Tensor]]):
@@ -27,35 +29,44 @@ class Views(dict[str, tuple[Tensor, list[int], bool, Tensor]]):
     def __reduce__(self) -> tuple[type[Views], tuple[()]]:
         return Views, ()
 
-    def narrowed(self, name: str, tensor: Tensor, size: list[int]) -> Tensor:
-        """The first ``size[dim]`` entries along each dim of a tensor, as a view.
 
-        Args:
-            name: The tensor's.
-            tensor: The full tensor.
-            size: Of the view.
-        """
-        # a view made without autograd could not be trained on, nor the other way round; compiled code keeps none
-        if not torch.is_grad_enabled() or torch.compiler.is_compiling():
-            return prefix(tensor, size)
-        known = self.get(name)
-        if known is not None:
-            base, made_for, trained, part = known
-            if (
-                base is tensor
-                and made_for == size
-                and trained == tensor.requires_grad  # the view's own follows the tensor's, though its node does not
-                # data may be replaced, by a move or by an average of weights
-                and part.data_ptr() == tensor.data_ptr()
-                and part.stride() == tensor.stride()
-            ):
-                return part
-        part = prefix(tensor, size)
-        if _lasts(tensor, part):
-            self[name] = tensor, size, tensor.requires_grad, part
-        else:
-            self.pop(name, None)
-        return part
+class _Holder(Protocol):
+    views: Views | None
+
+
+def narrowed(holder: _Holder, name: str, tensor: Tensor, size: list[int]) -> Tensor:
+    """The first ``size[dim]`` entries along each dim of a tensor, as a view.
+
+    Args:
+        holder: Of the views of a dynamic op; it gets some with the first that is kept.
+        name: The tensor's.
+        tensor: The full tensor.
+        size: Of the view.
+    """
+    # a view made without autograd could not be trained on, nor the other way round; compiled code keeps none
+    if not torch.is_grad_enabled() or torch.compiler.is_compiling():
+        return prefix(tensor, size)
+    views = holder.views
+    known = None if views is None else views.get(name)
+    if known is not None:
+        base, made_for, trained, part = known
+        if (
+            base is tensor
+            and made_for == size
+            and trained == tensor.requires_grad  # the view's own follows the tensor's, though its node does not
+            # data may be replaced, by a move or by an average of weights
+            and part.data_ptr() == tensor.data_ptr()
+            and part.stride() == tensor.stride()
+        ):
+            return part
+    part = prefix(tensor, size)
+    if _lasts(tensor, part):
+        if views is None:
+            views = holder.views = Views()
+        views[name] = tensor, size, tensor.requires_grad, part
+    elif views is not None:
+        views.pop(name, None)
+    return part
 
 
 def _lasts(tensor: Tensor, part: Tensor) -> bool:

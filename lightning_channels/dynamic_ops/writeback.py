@@ -49,10 +49,11 @@ def with_statistics(forward: Callable[..., Any]) -> Callable[..., Any]:
 def _indexed(self: nn.Module, state: ChannelState) -> bool:
     """Whether a buffer is selected by index."""
     buffers = self._buffers
-    for name, entries in state.tensors.items():
+    held = state.held
+    for name, entries in state.plan.tensors.items():
         if name in buffers:
-            for _, container, _ in entries:
-                if isinstance(container.sel, IndexSelection):
+            for _, place, _ in entries:
+                if isinstance(held[place].sel, IndexSelection):
                     return True
     return False
 
@@ -77,7 +78,7 @@ def check_shape(self: nn.Module, state: ChannelState, name: str, value: Tensor) 
     Raises:
         PrepareError: If it doesn't.
     """
-    for dim, container, groups in state.tensors[name]:
+    for dim, container, groups in state.entries(name):
         size = container.num_channels // groups
         if dim >= value.dim() or value.shape[dim] != size:
             raise PrepareError(

@@ -24,7 +24,7 @@ def active_tensors(model: nn.Module) -> Iterator[tuple[Tensor, Tensor, Key]]:
     keys: dict[int, set[Key]] = {}
     first: dict[int, tuple[Tensor, nn.Module, str]] = {}
     for module in modules_of(model):
-        narrow = state_of(module).tensors if is_dynamic(module) else {}
+        narrow = state_of(module).plan.tensors if is_dynamic(module) else {}
         for name, tensor in [*module._parameters.items(), *module._buffers.items()]:
             if tensor is not None:
                 key = selections_key(state_of(module).selections(name)) if name in narrow else ()

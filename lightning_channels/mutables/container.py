@@ -26,6 +26,12 @@ __all__ = ["MutableChannelContainer"]
 
 Tiling = dict[tuple[int, int], BaseMutableChannel]
 
+_Row = tuple[BaseMutableChannel | int, ...]
+"""A tiling as it is held: the mutables in their order, and beside them how many channels none is registered for.
+
+A densely connected net has thousands of tiles. As entries of dicts they would be most of what a prepared model takes.
+"""
+
 Run = tuple[int, int | IndexSelection]
 """(first, after the last), or (start of a tile, which of its channels)."""
 
@@ -51,18 +57,28 @@ class MutableChannelContainer:
 
     # The getters of a dynamic op look at _sel on every access. A mutable writes it where the container mirrors it, and
     # marks it stale where it must be computed, which then happens at the next read.
-    __slots__ = ("_sel", "crossing_channels", "mutable_channels", "num_channels")
+    __slots__ = ("_crossing", "_row", "_sel", "num_channels")
 
     def __init__(self, num_channels: int) -> None:
         self.num_channels = positive(num_channels, "num_channels")
-        self.mutable_channels: Tiling = {}
-        self.crossing_channels: Tiling = {}
+        self._row: _Row = ()
+        self._crossing: _Row = ()
         self._sel: Selection = None
+
+    @property
+    def mutable_channels(self) -> Tiling:
+        """What is registered, by (start, end), in order; made at each call."""
+        return _tiling(self._row)
+
+    @property
+    def crossing_channels(self) -> Tiling:
+        """The same of the second tiling."""
+        return _tiling(self._crossing)
 
     @property
     def mutables(self) -> list[BaseMutableChannel]:
         """All that is registered, in either tiling."""
-        return [*self.mutable_channels.values(), *self.crossing_channels.values()]
+        return [*_mutables(self._row), *_mutables(self._crossing)]
 
     @property
     def sel(self) -> Selection:
@@ -116,11 +132,11 @@ class MutableChannelContainer:
         heard = [] if crossing else [other.root for other in self.mutables]
         if not heard:
             self._detach()
-        tiling = dict(sorted([*tiling.items(), ((start, end), mutable)]))
+        row = _row_of({**tiling, (start, end): mutable}, self.num_channels)
         if crossing:
-            self.crossing_channels = tiling
+            self._crossing = row
         else:
-            self.mutable_channels = tiling
+            self._row = row
         if not heard:
             self._attach()
         elif not any(root is mutable.root for root in heard):
@@ -131,14 +147,14 @@ class MutableChannelContainer:
         """Undo every registration of ``mutable``; its channels are all active from then on."""
         if any(other is mutable for other in self.mutables):
             self._detach()
-            self.mutable_channels = _without(self.mutable_channels, mutable)
-            self.crossing_channels = _without(self.crossing_channels, mutable)
+            self._row = _without(self._row, mutable, self.num_channels)
+            self._crossing = _without(self._crossing, mutable, self.num_channels)
             self._attach()
 
     def clear(self) -> None:
         """Undo every registration."""
         self._detach()
-        self.mutable_channels, self.crossing_channels = {}, {}
+        self._row = self._crossing = ()
         self._sel = None
 
     def register_concatenation(self, mutables: Sequence[BaseMutableChannel], start: int = 0) -> None:
@@ -153,14 +169,14 @@ class MutableChannelContainer:
         """
         if not mutables:
             raise ConfigError("a concatenation needs at least one mutable")
-        before = self.mutable_channels
+        before = self._row
         try:
             for mutable in mutables:
                 self.register_mutable(mutable, start)
                 start += mutable.num_channels
         except ConfigError:
             self._detach()
-            self.mutable_channels = before
+            self._row = before
             self._attach()
             raise
 
@@ -199,7 +215,7 @@ class MutableChannelContainer:
 
     def _mirrored(self) -> BaseMutableChannel | None:
         """The mutable that this container is, if it is one and nothing else."""
-        mutable = None if self.crossing_channels else self.mutable_channels.get((0, self.num_channels))
+        mutable = None if self._crossing else _only(self._row)
         return mutable if mutable is not None and mutable.root is mutable else None
 
     def _attach(self) -> None:
@@ -221,25 +237,24 @@ class MutableChannelContainer:
                     containers[:] = [other for other in containers if other is not self]
 
     def _resolve(self) -> Selection:
-        selection = self._decided(self.mutable_channels)
-        if self.crossing_channels:
-            selection = _crossed(selection, self._decided(self.crossing_channels), self.num_channels)
+        selection = self._decided(self._row)
+        if self._crossing:
+            selection = _crossed(selection, self._decided(self._crossing), self.num_channels)
         if isinstance(selection, IndexSelection) and not len(selection):
             raise ChoiceError(f"none of the {self.num_channels} channels of this side is kept")
         return selection
 
-    def _decided(self, tiling: Tiling) -> Selection:
+    def _decided(self, row: _Row) -> Selection:
         """What is active by one of the tilings."""
-        if len(tiling) == 1:
-            ((tile, mutable),) = tiling.items()
-            if tile == (0, self.num_channels):
-                return mutable.selection
-        return _joined(self._runs(tiling), self.num_channels)
+        mutable = _only(row)
+        if mutable is not None:
+            return mutable.selection
+        return _joined(self._runs(row), self.num_channels)
 
-    def _runs(self, tiling: Tiling) -> list[Run]:
+    def _runs(self, row: _Row) -> list[Run]:
         """The active channels in order, runs that touch merged."""
         runs: list[Run] = []
-        for start, end, selection in self._tiles(tiling):
+        for start, end, selection in self._tiles(row):
             if isinstance(selection, IndexSelection):
                 runs.append((start, selection))
                 continue
@@ -250,16 +265,18 @@ class MutableChannelContainer:
                 runs.append((start, stop))
         return runs
 
-    def _tiles(self, tiling: Tiling) -> Iterator[tuple[int, int, Selection]]:
+    def _tiles(self, row: _Row) -> Iterator[tuple[int, int, Selection]]:
         """All channels as (start, end, selection), the ranges without a mutable included."""
         position = 0
-        for (start, end), mutable in tiling.items():
-            if position < start:
-                yield position, start, None
-            yield start, end, mutable.shown
+        for tile in row:
+            if isinstance(tile, int):
+                end, selection = position + tile, None
+            else:
+                end, selection = position + tile.num_channels, tile.shown
+            yield position, end, selection
             position = end
-        if position < self.num_channels:
-            yield position, self.num_channels, None
+        if not row:
+            yield 0, self.num_channels, None
 
     def __repr__(self) -> str:
         name = type(self).__name__
@@ -270,7 +287,7 @@ class MutableChannelContainer:
 
     def __setstate__(self, state: tuple[Any, ...]) -> None:
         self.num_channels = state[0]
-        self.mutable_channels, self.crossing_channels = dict(state[1]), dict(state[2])
+        self._row, self._crossing = (_row_of(dict(tiling), state[0]) for tiling in state[1:])
         self._sel = None
         if self.mutables:
             self._attach()
@@ -278,14 +295,14 @@ class MutableChannelContainer:
 
 def _traced_sel(container: MutableChannelContainer) -> Selection:
     """The selection where it is compiled: the same for the compiler at all widths, a full one too."""
-    tiling = container.mutable_channels
-    if container.crossing_channels:
+    row = container._row
+    if container._crossing:
         return container._sel if container._sel is not STALE else container._resolve()
-    for (start, end), mutable in tiling.items():
-        if start == 0 and end == container.num_channels:
-            return mutable.selection
+    mutable = _only(row)
+    if mutable is not None:
+        return mutable.selection
     runs: list[Tensor] = []
-    for start, end, selection in container._tiles(tiling) if tiling else ():
+    for start, end, selection in container._tiles(row) if row else ():
         if isinstance(selection, IndexSelection):
             return container._resolve()
         runs.append(torch.arange(start, end if selection is None else start + selection, device="cpu"))
@@ -295,8 +312,43 @@ def _traced_sel(container: MutableChannelContainer) -> Selection:
 compiled_as(MutableChannelContainer, "sel", _traced_sel)
 
 
-def _without(tiling: Tiling, mutable: BaseMutableChannel) -> Tiling:
-    return {tile: other for tile, other in tiling.items() if other is not mutable}
+def _mutables(row: _Row) -> Iterator[BaseMutableChannel]:
+    return (tile for tile in row if not isinstance(tile, int))
+
+
+def _tiling(row: _Row) -> Tiling:
+    found: Tiling = {}
+    position = 0
+    for tile in row:
+        size = tile if isinstance(tile, int) else tile.num_channels
+        if not isinstance(tile, int):
+            found[position, position + size] = tile
+        position += size
+    return found
+
+
+def _only(row: _Row) -> BaseMutableChannel | None:
+    """The mutable that decides about the whole side; it may have no state yet, while it is copied."""
+    tile = row[0] if len(row) == 1 else None
+    return None if isinstance(tile, int) else tile
+
+
+def _row_of(tiling: Tiling, num_channels: int) -> _Row:
+    """A tiling as it is held."""
+    row: list[BaseMutableChannel | int] = []
+    position = 0
+    for (start, end), mutable in sorted(tiling.items(), key=lambda entry: entry[0]):
+        if position < start:
+            row.append(start - position)
+        row.append(mutable)
+        position = end
+    if row and position < num_channels:
+        row.append(num_channels - position)
+    return tuple(row)
+
+
+def _without(row: _Row, mutable: BaseMutableChannel, num_channels: int) -> _Row:
+    return _row_of({tile: other for tile, other in _tiling(row).items() if other is not mutable}, num_channels)
 
 
 # A norm and the convolution after it have the same tiling and are read one after the other: they share one index, which

@@ -57,8 +57,6 @@ class ChannelMutator(Steering):
             ops and mutables. Neither of these two runs the model.
 
     Attributes:
-        macs: Multiply-accumulates of each module at full width, for the example input's batch, where they were
-            recorded.
         proof_record: How the mutable units were verified.
 
     Raises:
@@ -94,7 +92,7 @@ class ChannelMutator(Steering):
         self._attentions: tuple[AttentionUnits, ...] = ()
         self.proof_record = ProofRecord()
         self._costs = Packed({})
-        self.macs: dict[str, int] = {}
+        self._macs = Packed({})
 
     @property
     def from_config(self) -> bool:
@@ -159,11 +157,13 @@ class ChannelMutator(Steering):
             release(model, attached, found.before)
             raise
         self._model, self._fingerprint = model, Packed(fingerprint)
-        self._costs, self.macs = Packed(costs.to_plain()), costs.full_macs(found.units) or found.known_macs
+        self._costs, self._macs = Packed(costs.to_plain()), Packed(costs.full_macs(found.units) or found.known_macs)
         self._keepers = keepers(model)
         for unit in found.units if self._keepers else ():
             unit._changed = self.widths_changed
         self.widths_changed()
+        for unit in found.units:
+            unit.pack()
         self._before = found.before
         self.proof_record, self._unruled, self._attentions = record, found.unruled, found.attentions
         model.__dict__[MUTATOR] = self
@@ -198,7 +198,7 @@ class ChannelMutator(Steering):
         self._units = self._model = None
         self.widths_changed()
         self._keepers = []
-        self._fingerprint, self._costs, self.macs, self._before = Packed({}), Packed({}), {}, []
+        self._fingerprint, self._costs, self._macs, self._before = Packed({}), Packed({}), Packed({}), []
         return model
 
     @property
@@ -213,6 +213,12 @@ class ChannelMutator(Steering):
         return self._model
 
     # --- what was found ----------------------------------------------------------------------------------------------
+
+    @property
+    def macs(self) -> dict[str, int]:
+        """Multiply-accumulates of each module at full width for the example's batch, where they were recorded."""
+        macs: dict[str, int] = self._macs.unpacked()
+        return macs
 
     @property
     def costs(self) -> Costs:

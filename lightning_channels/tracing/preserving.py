@@ -165,7 +165,13 @@ def seeded() -> Iterator[None]:
 
 def seed() -> None:
     """Set the global random states, for one who puts them back himself."""
-    torch.manual_seed(0)
+    # torch.manual_seed would leave a seed, with a traceback, for each kind of device that hasn't been started; it would
+    # be used in the place of the one that the user has set
+    torch.default_generator.manual_seed(0)
+    for devices in (torch.cuda, torch.xpu):
+        if devices.is_initialized():
+            devices.manual_seed_all(0)
+    torch.mps.manual_seed(0)  # where there are such devices
     random.seed(0)
     if "numpy.random" in sys.modules:
         sys.modules["numpy.random"].seed(0)

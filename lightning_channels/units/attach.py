@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 import torch
 from torch import Tensor, nn
 
-from lightning_channels._modules import module_at, named_modules_of
+from lightning_channels._modules import module_at, module_in, named_modules_of
 from lightning_channels.dynamic_ops import container_of, containers, is_dynamic, make_dynamic, restore
 from lightning_channels.dynamic_ops.attributes import attribute_sizes
 from lightning_channels.dynamic_ops.spec import refusal, sides, spec_of
@@ -103,7 +103,7 @@ def attach(model: nn.Module, channels: Sequence[Channel], mutable: BaseMutableCh
     changed: list[nn.Module] = []
     try:
         for channel in channels:
-            module = model.get_submodule(channel.name)
+            module = module_in(model, channel.name)
             if not is_dynamic(module):
                 changed.append(module)
             bare = {} if channel.tensor is None else {channel.tensor: [channel.dim]}
@@ -134,7 +134,7 @@ def _on_side(mutable: BaseMutableChannel, channel: Channel) -> BaseMutableChanne
 def detach(model: nn.Module, channels: Sequence[Channel], mutable: BaseMutableChannel) -> None:
     """Undo :func:`attach`; a module that no unit steers any more gets its plain class back."""
     for name in dict.fromkeys(channel.name for channel in channels):
-        module = model.get_submodule(name)
+        module = module_in(model, name)
         if not is_dynamic(module):
             continue
         for container in containers(module).values():

@@ -15,6 +15,7 @@ from lightning_channels.mutables import BaseMutableChannel, IndexSelection, Simp
 from lightning_channels.mutables.selection import as_mask, normalise, size_of
 from lightning_channels.units.channel import Channel
 from lightning_channels.units.order import check_order, first_of, order_of
+from lightning_channels.units.places import ChannelLists, PackedLists
 from lightning_channels.units.rounding import check_number
 
 __all__ = ["ChannelChoice", "Choice", "is_listed"]
@@ -45,9 +46,7 @@ class ChannelChoice:
         if not is_int(num_channels) or num_channels < 1:
             raise ConfigError(f"num_channels must be a positive integer, got {num_channels!r}")
         self.num_channels = num_channels
-        self.output_related: list[Channel] = []
-        self.input_related: list[Channel] = []
-        self.attributes: list[Channel] = []
+        self._lists: ChannelLists | PackedLists = ChannelLists()
         self.mutable_channel = self.mutable_class(num_channels)
         self.mutable_channel.owner = self
         self.groups = 1
@@ -67,29 +66,70 @@ class ChannelChoice:
     def name(self) -> str:
         """``module_(start, end)_num_channels`` of the first channel, outputs before inputs."""
         if self._name is None:
-            first = next(iter([*self.output_related, *self.input_related]), None)
+            first = next(iter(self.channels), None)
             if first is None:
                 return f"unit_{self.num_channels}"
             self._name = f"{first.label}_{(first.start, first.end)}_{self.num_channels}"
             self.mutable_channel.name = self._name
         return self._name
 
+    # of a prepared model's unit the lists are copies; one that is set takes the place of what is there
+
+    @property
+    def output_related(self) -> list[Channel]:
+        """Channels on output sides."""
+        return self._lists.unpacked().output_related
+
+    @output_related.setter
+    def output_related(self, channels: list[Channel]) -> None:
+        self._unpacked().output_related = channels
+
+    @property
+    def input_related(self) -> list[Channel]:
+        """Channels on input sides; a norm's are in both lists."""
+        return self._lists.unpacked().input_related
+
+    @input_related.setter
+    def input_related(self, channels: list[Channel]) -> None:
+        self._unpacked().input_related = channels
+
+    @property
+    def attributes(self) -> list[Channel]:
+        """Integer attributes of modules that count these channels, and follow them."""
+        return self._lists.unpacked().attributes
+
+    @attributes.setter
+    def attributes(self, channels: list[Channel]) -> None:
+        self._unpacked().attributes = channels
+
+    def _unpacked(self) -> ChannelLists:
+        """The lists, which the unit holds from now on."""
+        self._lists = self._lists.unpacked()
+        return self._lists
+
+    def pack(self) -> None:
+        """Hold the channels in little memory; their lists are copies then."""
+        if isinstance(self._lists, ChannelLists):
+            self._lists = PackedLists(self._lists)
+
     @property
     def channels(self) -> list[Channel]:
         """All channels, outputs first."""
-        return [*self.output_related, *self.input_related]
+        lists = self._lists.unpacked()
+        return [*lists.output_related, *lists.input_related]
 
     @property
     def is_mutable(self) -> bool:
         """Whether the number of active channels can change."""
-        if self.reason is not None or not self.output_related:
+        outputs, inputs, _ = self._lists.numbers
+        if self.reason is not None or not outputs:
             return False
-        return bool(self.input_related or self.reduced) and self.num_channels // self.groups > 1
+        return bool(inputs or self.reduced) and self.num_channels // self.groups > 1
 
     @property
     def can_change(self) -> bool:
         """Whether choices below the full width are allowed: mutable units, and units that have no channels yet."""
-        return self.is_mutable or not (self.output_related or self.input_related)
+        return self.is_mutable or not any(self._lists.numbers[:2])
 
     # --- choices -----------------------------------------------------------------------------------------------------
 

@@ -65,15 +65,15 @@ def _rounds(units: Sequence[MutableChannelUnit]) -> Iterator[list[bool]]:
 
 def _check(module: nn.Module) -> None:
     spec, state = spec_of(module), state_of(module)
-    for container in state.containers.values():
+    for container in state.held:
         container.sel  # noqa: B018  # refuses to be empty
     if spec is None or spec.groups is None or group_count(module, spec) == 1:
         return
     getattr(module, spec.groups.attribute)
-    for name in state.tensors:
+    for name in state.plan.tensors:
         state.selections(name)
     if not spec.groups.strict:
-        for container in state.containers.values():
+        for container in state.held:
             counts = container.current_mask.reshape(group_count(module, spec), -1).sum(1)
             if bool((counts != counts[0]).any()):
                 raise ChoiceError(f"its groups keep {counts.tolist()} of their channels, and must keep equally many")

@@ -129,15 +129,7 @@ class BrokenState(ChannelState):
 
 def in_the_container(module: nn.Module) -> None:
     state = module.__dict__[STATE]
-    broken = {id(c): BrokenContainer(c.num_channels) for c in state.containers.values()}
-    state.containers = {side: broken[id(c)] for side, c in state.containers.items()}
-    state.tensors = {
-        name: tuple((dim, broken[id(c)], groups) for dim, c, groups in entries)
-        for name, entries in state.tensors.items()
-    }
-    state.attributes = {
-        name: {place: broken[id(c)] for place, c in places.items()} for name, places in state.attributes.items()
-    }
+    state.held = tuple(BrokenContainer(container.num_channels) for container in state.held)
 
 
 def in_the_selection(module: nn.Module) -> None:
