@@ -116,11 +116,15 @@ def _known_or_measured(net: Supernet, arguments: Namespace) -> LatencyModel:
     from pathlib import Path
 
     from lightning_channels.cli._output import say
+    from lightning_channels.errors import StructureError
     from lightning_channels.resources import LatencyModel
 
     path = arguments.latency
     if path is not None and Path(path).exists():
-        model = LatencyModel.load(net.mutator, path)
+        try:
+            model = LatencyModel.load(net.mutator, path)
+        except StructureError as error:
+            raise StructureError(f"{path}: {error}") from error
         _check_same(model, arguments)
         say(f"latency read from {path}: {_told(net, model)}")
         return model

@@ -118,7 +118,7 @@ LATENCY = ["--limit", "latency_ms=3ms", "--metric", "val_acc"]
         ([*LATENCY[2:], "--limit", "latency_ms=1%", "--latency", "known.json"], 3, "can't be reached"),
         ([*LATENCY[2:], "--limit", "latency_ms=0.5"], 2, "write '50%' or '0.5ms'"),
         ([*LATENCY, "--latency", "latency.txt"], 2, "--latency is a .json, .yaml or .yml file, got latency.txt"),
-        ([*LATENCY, "--latency", "mine.yaml"], 2, "a measured latency takes no key 'module'"),
+        ([*LATENCY, "--latency", "mine.yaml"], 2, "mine.yaml: a measured latency takes no key '"),
         ([*LATENCY, "--latency-batch", "0"], 2, "--latency-batch must be a number of examples, at least 1, got 0"),
         ([*LATENCY, "--latency-device", "tpu"], 2, "device must be 'cpu' or 'cuda', got 'tpu'"),
         ([*LATENCY, "--journal", "s.jsonl"], 2, "add --latency FILE, which keeps it"),
