@@ -1,6 +1,8 @@
 """The two halves of examples/train.py: train the slimmable network, then report on its subnets."""
 
 import logging
+import shlex
+import shutil
 import sys
 import warnings
 from collections.abc import Iterator
@@ -25,6 +27,9 @@ _WRITTEN = {
     "results.json": "the table's figures",
     "metrics/metrics.csv": "losses, accuracies and the active share of FLOPs and parameters, step by step",
 }
+
+_PROGRAM = "lightning-channels" if shutil.which("lightning-channels") else f"{sys.executable} -m lightning_channels"
+"""What a shell finds: in an environment that isn't active, as of ``make train``, its Python."""
 
 # Said by torch about code of Lightning's, and by Lightning about Hydra's output folder, which is another in each run.
 warnings.filterwarnings("ignore", message=".*LeafSpec.*is deprecated.*")
@@ -147,3 +152,16 @@ def report(trained: Trained, config: DictConfig, output: Path) -> None:
     for pattern, what in _WRITTEN.items():
         for path in sorted(output.glob(pattern)):
             print(f"  {path.relative_to(output)!s:30s}{what}")
+    print(next_commands(output))
+
+
+def next_commands(output: Path) -> str:
+    """What to do with a run's folder, as commands to copy."""
+    run, search = shlex.quote(str(output)), shlex.quote(str(output / "search.json"))
+    page = shlex.quote(str(output / "report.html"))
+    found = f"{run} --limit flops=0.5 --metric val/accuracy --recalibrate 4 --budget 30 -o {search}"
+    return (
+        "\nnext, the best widths within half of the FLOPs, and a page to look at them:\n"
+        f"  {_PROGRAM} search {found}\n"
+        f"  {_PROGRAM} report {run} --search {search} -o {page}"
+    )

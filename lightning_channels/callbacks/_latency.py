@@ -24,7 +24,6 @@ from lightning_channels.tracing.running import ExampleInputs, with_batch
 __all__ = ["Measuring", "latency_for", "latency_line", "read_latency"]
 
 _LATENCY = "latency_ms"
-_ROUGH = 0.2  # where estimates that are off by more say little
 
 
 @dataclass(frozen=True)
@@ -160,11 +159,8 @@ def latency_line(resources: Resources, pruner: Pruner) -> str:
     """
     measured = resources.latency
     assert measured is not None
-    threads = "" if measured.device.type != "cpu" else f" ({measured.threads} thread{'s' * (measured.threads > 1)})"
-    batch = "" if measured.batch_size is None else f", batch of {measured.batch_size}"
-    rough = "; a busy machine measures badly" if measured.error > _ROUGH else ""
+    where, error = measured.told()
     return (
-        f"latency on {measured.device}{threads}{batch}: {resources.totals[_LATENCY]:.4g} ms at full width, target "
-        f"{pruner.limits[_LATENCY]:.4g} ms, reachable {pruner.least[_LATENCY]:.4g} ms; estimates are off by "
-        f"{measured.error:.1%} on average{rough}"
+        f"latency on {where}: {resources.totals[_LATENCY]:.4g} ms at full width, target "
+        f"{pruner.limits[_LATENCY]:.4g} ms, reachable {pruner.least[_LATENCY]:.4g} ms; {error}"
     )

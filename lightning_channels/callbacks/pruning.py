@@ -52,7 +52,8 @@ class ChannelPruning(PreparedModule):
         sampler: ``"random"``, ``"max"``, ``"min"``, ``"fixed"``, ``"cycle"``, ``"sandwich"``, a dict with ``type`` and
             arguments (``{"type": "sandwich", "n_random": 2, "ratios": [0.25, 0.5, 0.75, 1.0]}``), a sampler, or a
             function ``f(mutator, *, seed, epoch, batch_idx) -> choices``.
-        choices: Choices to train with throughout, as a dict or as the path of a YAML or JSON file.
+        choices: Choices to train with throughout, as a dict or as the path of a YAML or JSON file: of choices, of a
+            structure, or one that :func:`~lightning_channels.save_subnet` wrote.
         every_n_steps: Draw new choices for every n-th batch of an epoch only. With ``accumulate_grad_batches=n`` one
             optimizer step then belongs to one subnet.
         module: Dotted name of the submodule to confine the callback to.

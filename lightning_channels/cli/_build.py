@@ -41,8 +41,12 @@ def model_of(recipe: Recipe) -> nn.Module:
     return _check_module(_built(recipe.config, "model"), "the config's model")
 
 
-def module_of(recipe: Recipe) -> Any:
+def module_of(recipe: Recipe, part: str | None = None) -> Any:
     """The LightningModule of a config's ``module``, with all of its submodules.
+
+    Args:
+        recipe: With the config.
+        part: Dotted name of the submodule that is needed.
 
     Raises:
         ConfigError: If there is none, or if it cannot be built.
@@ -59,7 +63,30 @@ def module_of(recipe: Recipe) -> Any:
         raise ConfigError(f"the config's module is a {type(module).__name__}, not a LightningModule")
     if overrides(module, "configure_model"):
         module.configure_model()
+    if _lacks_net(module, part) and overrides(module, "setup"):
+        _set_up(module)
     return module
+
+
+def _lacks_net(module: nn.Module, part: str | None) -> bool:
+    """Whether the net isn't there yet."""
+    net: Any = module
+    for name in part.split(".") if part else ():
+        net = getattr(net, name, None)
+    return not isinstance(net, nn.Module) or next(net.parameters(), None) is None
+
+
+def _set_up(module: Any) -> None:
+    """Let a module build its net in ``setup``, as Lightning does; here no trainer is there for it."""
+    name = type(module).__name__
+    try:
+        module.setup("validate")
+    except Exception as error:  # whatever the user's code raises
+        raise ConfigError(
+            f"{name} builds its net in setup(), which fails where there is no trainer ({type(error).__name__}: "
+            f"{error}). Build the net in __init__ or configure_model, or give a config with model: {{_target_: ...}} "
+            "that makes the net"
+        ) from error
 
 
 def data_of(config: Mapping[str, Any]) -> Any:

@@ -15,6 +15,7 @@ from lightning_channels.cli._arguments import (
     add_recalibration,
     whole,
 )
+from lightning_channels.cli._latency import add_latency, check_latency, resources_of
 
 if TYPE_CHECKING:
     from lightning_channels.search import SearchResult
@@ -27,6 +28,8 @@ Pareto front. The algorithm is one of the group search (evolution, greedy, optun
 overrides (search.population=40). A search is a function of its seed. With --journal every evaluated choice is written
 down; the same command goes on from there after an interruption, and further with a larger --budget.
 
+A limit or an objective of latency_ms is measured first, or read from the FILE of --latency.
+
 Batch-norm statistics of a supernet fit no single width: --recalibrate computes them anew for each candidate.
 In several processes: torchrun --nproc-per-node 4 -m lightning_channels search ...
 """
@@ -34,6 +37,7 @@ In several processes: torchrun --nproc-per-node 4 -m lightning_channels search .
 _EXAMPLES = (
     "outputs/12-00-00 --limit flops=0.5 --metric val/accuracy --recalibrate 4 -o search.json",
     "outputs/12-00-00 --objective macs --metric val/accuracy --budget 300 --journal search.jsonl -o search.json",
+    "outputs/12-00-00 --limit latency_ms=3ms --latency latency.json --metric val/accuracy --journal search.jsonl",
     "mine.yaml --checkpoint last.ckpt --algorithm greedy --limit params=2M --metric val_loss --mode min",
 )
 
@@ -42,6 +46,7 @@ def add_parser(commands: Commands) -> None:
     """Add the command to the program."""
     usage = "--metric NAME [--mode max|min] [--limit RESOURCE=VALUE ...]\n"
     usage += "       [--objective RESOURCE ...] [--algorithm NAME] [--budget N] [--seed N] [--divisor N]\n"
+    usage += "       [--latency FILE] [--latency-device DEVICE] [--latency-batch N]\n"
     usage += "       [--batches N] [--recalibrate N] [--journal FILE] [--[no-]progress] [--json] [-o FILE]"
     parser = add_command(commands, "search", usage, "find the best subnets", _TEXT, _EXAMPLES, with_data=True)
     parser.add_argument("--metric", metavar="NAME", required=True, help="what the validation logs and is compared")
@@ -51,7 +56,8 @@ def add_parser(commands: Commands) -> None:
         metavar="RESOURCE=VALUE",
         action="append",
         default=[],
-        help="the most of macs, flops, params or activations: a share (0.5, 50%%) or an amount (10M); repeatable",
+        help="the most of macs, flops, params, activations or latency_ms: a share (0.5, 50%%) or an amount (10M, 3ms); "
+        "repeatable",
     )
     parser.add_argument(
         "--objective",
@@ -66,6 +72,7 @@ def add_parser(commands: Commands) -> None:
     parser.add_argument("--divisor", metavar="N", default="1", help="widths are multiples of N (1)")
     parser.add_argument("--journal", "--resume", metavar="FILE", help="write every choice there, and go on from it")
     add_recalibration(parser)
+    add_latency(parser)
     add_progress(parser)
     parser.add_argument("-o", "--output-path", metavar="FILE", help="write all candidates to this .json file as well")
     parser.add_argument("--json", action="store_true", help="print all candidates as JSON instead of a table")
@@ -88,27 +95,30 @@ def run(arguments: Namespace) -> None:
     limits, mode = _limits(arguments.limit), _checked_mode(arguments)
     if arguments.output_path is not None and not arguments.output_path.endswith(".json"):
         raise ConfigError(f"what a search found is written as JSON; {arguments.output_path} must end in .json")
+    check_latency(arguments, limits)
     own = [item for item in arguments.overrides if group_of(item) == "search"]
     arguments.overrides = [item for item in arguments.overrides if item not in own]
     net = supernet(arguments, with_data=True)
     algorithm = search_settings(net.config, arguments.algorithm, own)
     divisor: Any = int(arguments.divisor) if arguments.divisor.isdecimal() else arguments.divisor
-    space = SearchSpace(net.mutator, net.resources(), limits or None, divisor)
     try:
-        with undisturbed(), evaluator(net, arguments, arguments.metric) as evaluate, _executor() as executor:
-            result = search(
-                space,
-                evaluate,
-                algorithm,
-                metric=arguments.metric,
-                mode=mode,
-                objectives=arguments.objective,
-                budget=arguments.budget,
-                seed=arguments.seed,
-                journal=arguments.journal,
-                executor=executor,
-                on_progress=wants_bar(arguments),
-            )
+        with undisturbed(), _executor() as executor:
+            resources = resources_of(net, arguments, limits, executor)
+            space = SearchSpace(net.mutator, resources, limits or None, divisor)
+            with evaluator(net, arguments, arguments.metric) as evaluate:
+                result = search(
+                    space,
+                    evaluate,
+                    algorithm,
+                    metric=arguments.metric,
+                    mode=mode,
+                    objectives=arguments.objective,
+                    budget=arguments.budget,
+                    seed=arguments.seed,
+                    journal=arguments.journal,
+                    executor=executor,
+                    on_progress=wants_bar(arguments),
+                )
     except Interrupted as stop:
         kept = f"what was evaluated is in {arguments.journal}, and the same command goes on from there"
         stop.told = f"; {kept if arguments.journal else 'with --journal FILE a search can be continued'}"
@@ -168,10 +178,9 @@ def _checked_mode(arguments: Namespace) -> str:
 
 def _told(result: SearchResult) -> str:
     """The front as a table, under what was done."""
-    from lightning_channels.cli._table import subnet_table
-    from lightning_channels.resources.tables import short
+    from lightning_channels.cli._table import cost, subnet_table
 
-    limits = ", ".join(f"{name} up to {short(value)}" for name, value in result.limits.items())
+    limits = ", ".join(f"{name} up to {cost(name, value)}" for name, value in result.limits.items())
     best = result.best.metrics[result.metric]
     head = f"{len(result.candidates)} choices by {result.algorithm}, seed {result.seed}"
     head += f", {limits}" if limits else ""

@@ -132,7 +132,7 @@ class _Building:
         data = data_of(config) if with_data else None  # before the module, as a run does
         part = part_of(config, self.stored)
         whole = with_data or (self.recipe.import_path is None and not is_model(config, part.module))
-        module = module_of(self.recipe) if whole else model_of(self.recipe)
+        module = module_of(self.recipe, part.module) if whole else model_of(self.recipe)
         target, prefix = place(module, part, whole, None if self.stored is None else self.stored.weights)
         if part.structure is not None and self.stored is not None:
             mutator = ChannelMutator.from_structure(part.structure)

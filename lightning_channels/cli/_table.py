@@ -7,13 +7,18 @@ from typing import TypeAlias
 
 from lightning_channels.resources.tables import aligned, short
 
-__all__ = ["Row", "subnet_table"]
+__all__ = ["Row", "cost", "subnet_table"]
 
 _COSTS = {"macs": "MACs", "params": "parameters", "latency_ms": "latency"}
 
 
 Row: TypeAlias = tuple[str, Mapping[str, float], Mapping[str, float]]
 """Name, resources, metrics."""
+
+
+def cost(name: str, value: float) -> str:
+    """An amount of a resource, for people."""
+    return f"{value:.3g} ms" if name == "latency_ms" else short(value)
 
 
 def subnet_table(rows: Sequence[Row], extra: Sequence[str] = (), what: str = "subnet") -> str:
@@ -30,7 +35,7 @@ def subnet_table(rows: Sequence[Row], extra: Sequence[str] = (), what: str = "su
     cells = [
         [
             name,
-            *(f"{resources[key]:.3g} ms" if key == "latency_ms" else short(resources[key]) for key in costs),
+            *(cost(key, resources[key]) for key in costs),
             *(f"{found[key]:.4f}" if key in found else "-" for key in metrics),
         ]
         for name, resources, found in rows

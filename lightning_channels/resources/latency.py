@@ -23,6 +23,8 @@ from lightning_channels.tracing.running import ExampleInputs, batch_size
 
 __all__ = ["HeldOut", "LatencyModel"]
 
+_ROUGH = 0.2  # where estimates that are off by more say little
+
 
 class LatencyModel:
     """Estimates the latency of any choice of a traced model on one device, without running the model each time.
@@ -132,6 +134,13 @@ class LatencyModel:
             Float64 of shape (n,).
         """
         return (self._sums.at(numbers) * self.scale + self.offset).clamp_min(0)
+
+    def told(self) -> tuple[str, str]:
+        """For a message: where it was measured, and how far its estimates are off."""
+        threads = "" if self.device.type != "cpu" else f" ({self.threads} thread{'s' * (self.threads > 1)})"
+        batch = "" if self.batch_size is None else f", batch of {self.batch_size}"
+        rough = "; a busy machine measures badly" if self.error > _ROUGH else ""
+        return f"{self.device}{threads}{batch}", f"estimates are off by {self.error:.1%} on average{rough}"
 
     def __repr__(self) -> str:
         return f"LatencyModel(device={self.device}, error={self.error:.1%} at {len(self.held_out)} held-out choices)"

@@ -112,11 +112,11 @@ class CycleSampler:
 
 
 def read_choices(choices: Mapping[str, int | float] | str | os.PathLike[str]) -> Choices:
-    """Choices from a dict, or from a YAML or JSON file of choices or of a structure.
+    """Choices from a dict, or from a YAML or JSON file of choices, of a structure or of a subnet.
 
     Args:
-        choices: Unit name → choice, or a path. Where a structure keeps other channels than the first ones, these are
-            the choice.
+        choices: Unit name → choice, or a path. Where a structure or a subnet keeps other channels than the first ones,
+            these are the choice.
 
     Raises:
         ConfigError: If the file can't be read, or if what it holds is no dict of numbers; or if a structure doesn't
@@ -129,7 +129,8 @@ def read_choices(choices: Mapping[str, int | float] | str | os.PathLike[str]) ->
         source = os.fspath(choices)
         data = read_file(source)
         if isinstance(data, Mapping) and isinstance(data.get("choices"), Mapping):
-            kept = read_kept(data)
+            structure = data.get("structure")  # a subnet's file has its choices beside it
+            kept = read_kept({**structure, **data} if isinstance(structure, Mapping) else data)
             data = data["choices"]
     if not isinstance(data, Mapping):
         raise ConfigError(f"{source} must be a dict of unit name → choice, got {type(data).__name__}")

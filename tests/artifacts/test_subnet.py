@@ -16,6 +16,7 @@ from torch.testing import assert_close
 
 from lightning_channels import (
     ChannelMutator,
+    ChannelPruning,
     SlimmableChannelMutator,
     export_subnet,
     export_weights,
@@ -313,3 +314,18 @@ def test_a_copy_of_a_prepared_model_is_saved_alike(tmp_path: Path) -> None:
     model, _ = supernet()
     first = save_subnet(model, tmp_path / "a").read_bytes()
     assert save_subnet(copy.deepcopy(model), tmp_path / "b").read_bytes() == first
+
+
+@pytest.mark.parametrize("mode", ["number", "ratio"])
+def test_its_choices_can_be_trained_with(mode: str, tmp_path: Path) -> None:
+    """The file says which channels, whatever choices are in."""
+    mutator = ChannelMutator({"type": "SequentialMutableChannelUnit", "default_args": {"choice_mode": mode}})
+    model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))
+    mutator.prepare_from_supernet(model, torch.randn(1, 4))
+    (unit,) = mutator.mutable_units
+    path = save_subnet(model, tmp_path, {unit.name: [1, 3, 4]})
+    pruning = ChannelPruning(choices=path, eval_choices=str(path))
+    drawn = pruning.sampler.choices(mutator, seed=0, epoch=0, batch_idx=0)
+    assert drawn == pruning.eval_choices == {unit.name: [1, 3, 4]}
+    mutator.set_choices(drawn)
+    assert mutator.kept_channels() == {unit.name: [1, 3, 4]}

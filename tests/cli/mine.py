@@ -45,3 +45,20 @@ class Other(Mine):
         super().__init__()
         self.encoder.append(nn.Linear(3, 5))
         self.encoder.append(nn.Linear(5, 3))
+
+
+class BuiltInSetup(Mine):
+    """Has no net before ``setup``."""
+
+    def __init__(self):
+        super().__init__()
+        self.encoder = None
+
+    def setup(self, stage):
+        if self.encoder is None:
+            self.encoder = Mine().encoder
+
+
+class BuiltWithTrainer(BuiltInSetup):
+    def setup(self, stage):
+        assert self.trainer.datamodule

@@ -133,6 +133,18 @@ def test_a_users_own_module_is_traced_with_its_data(cli, own: Path) -> None:
     assert (code, json.loads(out)["totals"]["macs"]) == (0, 12 * 6 + 12 * 3), err
 
 
+@pytest.mark.parametrize("part", ["callback.module=null", "callback.module=encoder"])
+def test_a_net_that_is_built_in_setup(cli, own: Path, part: str) -> None:
+    code, out, err = cli("units", own, "--choice", "module._target_=tests.cli.mine.BuiltInSetup", part)
+    assert (code, list(json.loads(out).values())) == (0, [1.0]), err
+    code, out, err = cli("eval", own, "--json", "module._target_=tests.cli.mine.BuiltInSetup", part)
+    assert (code, len(json.loads(out)["subnets"])) == (0, 1), err
+    code, out, err = cli("units", own, "module._target_=tests.cli.mine.BuiltWithTrainer", part)
+    assert (code, out, err.count("\n")) == (2, "", 1), err
+    assert "BuiltWithTrainer builds its net in setup(), which fails where there is no trainer (RuntimeError: " in err
+    assert "Build the net in __init__ or configure_model, or give a config with model: {_target_: ...}" in err
+
+
 def unreadable(folder: Path) -> Path:
     file = folder / "bad.ckpt"
     file.write_bytes(pickle.dumps({"state_dict": Path}))

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from tests.cli.mine import Mine
+from tests.resources.machine import simulate
 
 UNIT = "encoder.0_(0, 12)_12"
 SEARCH = ["--metric", "val_acc", "--budget", 6, "--seed", 3]
@@ -73,6 +74,70 @@ def test_an_interrupted_search_goes_on(cli, own: Path, tmp_path: Path, monkeypat
     assert "with --journal FILE a search can be continued" in cli("search", own, *SEARCH)[2]
 
 
+def test_latency_is_measured_once_and_kept(cli, own: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    models = simulate(monkeypatch.setattr, overhead=0)
+    given = ["search", own, *SEARCH, "--limit", "latency_ms=60%", "--latency", "latency.json", "--journal", "s.jsonl"]
+    code, out, err = cli(*given, "--latency-batch", 4, "-o", "found.json")
+    assert code == 0, err
+    assert "latency measured, and written to latency.json: " in err
+    assert "at full width on cpu (1 thread), batch of 4; estimates are off by 0.0% on average" in err
+    assert ", latency_ms up to " in out.splitlines()[0]
+    assert out.splitlines()[2].split()[:4] == ["candidate", "MACs", "parameters", "latency"]
+    found = json.loads((tmp_path / "found.json").read_text())
+    assert found["candidates"]
+    assert all(one["resources"]["latency_ms"] <= found["limits"]["latency_ms"] for one in found["candidates"])
+    measured = len(models)
+    code, out, err = cli(*given, "-o", "again.json")
+    assert (code, len(models)) == (0, measured), err
+    assert "latency read from latency.json: " in err
+    assert (tmp_path / "again.json").read_text() == (tmp_path / "found.json").read_text()
+
+
+def test_latency_as_an_objective_and_beside_other_limits(
+    cli, own: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    models = simulate(monkeypatch.setattr)
+    code, out, err = cli("search", own, *SEARCH, "--objective", "latency_ms", "--json", "--progress")
+    assert code == 0, err
+    assert "measuring latency: 100%" in err
+    assert json.loads(out)["objectives"] == ["latency_ms"]
+    assert list(tmp_path.glob("*.json")) == []
+    measured = len(models)
+    code, out, err = cli("search", own, *SEARCH, "--limit", "macs=50%", "--latency", "latency.yaml", "--json")
+    assert (code, len(models)) == (0, 2 * measured), err
+    assert all(one["resources"]["latency_ms"] > 0 for one in json.loads(out)["candidates"])
+
+
+LATENCY = ["--limit", "latency_ms=3ms", "--metric", "val_acc"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        ([*LATENCY, "--latency", "known.json", "--latency-batch", "3"], 2, "known.json was measured with"),
+        ([*LATENCY[2:], "--limit", "latency_ms=1%", "--latency", "known.json"], 3, "can't be reached"),
+        ([*LATENCY[2:], "--limit", "latency_ms=0.5"], 2, "write '50%' or '0.5ms'"),
+        ([*LATENCY, "--latency", "latency.txt"], 2, "--latency is a .json, .yaml or .yml file, got latency.txt"),
+        ([*LATENCY, "--latency", "mine.yaml"], 2, "mine.yaml: a measured latency takes no key '"),
+        ([*LATENCY, "--latency-batch", "0"], 2, "--latency-batch must be a number of examples, at least 1, got 0"),
+        ([*LATENCY, "--latency-device", "tpu"], 2, "device must be 'cpu' or 'cuda', got 'tpu'"),
+        ([*LATENCY, "--journal", "s.jsonl"], 2, "add --latency FILE, which keeps it"),
+        ([*LATENCY[2:], "--latency-batch", "3"], 2, "--latency-batch 3 is for a search by latency"),
+    ],
+)
+def test_what_latency_is_refused(
+    cli, own: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], code: int, message: str
+) -> None:
+    simulate(monkeypatch.setattr)
+    if "known.json" in arguments:
+        assert cli("search", own, *SEARCH, "--latency", "known.json")[0] == 0
+    found, out, err = cli("search", own, *arguments)
+    *told, line = err.splitlines()
+    assert (found, out) == (code, "")
+    assert message in line
+    assert all(other.startswith("latency read from known.json") for other in told)
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
@@ -103,8 +168,9 @@ def test_one_line_and_its_exit_code(cli, own: Path, arguments: list[str], code: 
 
 
 def test_two_processes_find_the_same(cli, trained: Path, tmp_path: Path) -> None:
+    """With a latency as well, which the first process alone reads."""
     given = ["search", trained, "--metric", "val/accuracy", "--limit", "flops=0.5", "--budget", 6, "--batches", 1]
-    given += ["--recalibrate", 1, "trainer.accelerator=cpu"]
+    given += ["--recalibrate", 1, "trainer.accelerator=cpu", "--latency", tmp_path / "latency.json"]
     code, _, err = cli(*given, "-o", tmp_path / "one.json")
     assert code == 0, err
     launch = [sys.executable, "-W", "ignore", "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", 2]
@@ -116,4 +182,6 @@ def test_two_processes_find_the_same(cli, trained: Path, tmp_path: Path) -> None
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "two.json").read_text() == (tmp_path / "one.json").read_text()
     assert done.stdout.count("choices by evolution") == 1
+    assert done.stderr.count("latency read from") == 1
+    assert '"latency_ms":' in (tmp_path / "two.json").read_text()
     assert len((tmp_path / "two.jsonl").read_text().splitlines()) == 1 + 6

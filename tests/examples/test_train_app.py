@@ -1,7 +1,9 @@
 """examples/train.py as a program: Hydra's own options, overrides, and other data and models."""
 
 import json
+import shlex
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -51,6 +53,23 @@ def test_slimmable_subnets_are_measured_whatever_the_widths(tmp_path: Path) -> N
     rows = json.loads((tmp_path / "out" / "results.json").read_text())["rows"]
     assert [row["width"] for row in rows] == [0.25, 0.75]
     assert (tmp_path / "out" / "width_0.25.pt").exists()
+
+
+def test_it_ends_with_commands_that_work_on_its_folder(tmp_path: Path) -> None:
+    tiny = ["model.widths=[8,8,8]", "report.widths=[1.0]", "data.batch_size=256", "hydra.run.dir='my run'"]
+    done = run(*TINY, *tiny, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    said, *lines = done.stdout.partition("\nnext, ")[2].splitlines()
+    assert said.endswith(":")
+    commands = [line.partition("lightning-channels ")[2] or line.partition("lightning_channels ")[2] for line in lines]
+    assert [command.split()[0] for command in commands] == ["search", "report"]
+    for command in commands:
+        words = [sys.executable, "-m", "lightning_channels", *shlex.split(command)]
+        assert str(tmp_path / "my run") in words
+        found = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, check=False)
+        assert found.returncode == 0, found.stderr
+    assert (tmp_path / "my run" / "search.json").is_file()
+    assert (tmp_path / "my run" / "report.html").is_file()
 
 
 @pytest.mark.slow
