@@ -90,7 +90,10 @@ Measurement = Callable[[Steps, argparse.Namespace], dict[str, Any]]
 def pairs(
     own: Work, theirs: Work, models: Sequence[nn.Module], arguments: argparse.Namespace
 ) -> dict[str, list[tuple[float, float]]]:
-    """Seconds of ours and theirs, which take turns, by each clock; the first two of each only warm up."""
+    """Seconds of ours and theirs, which take turns, by each clock; the first two of each only warm up.
+
+    At least ``arguments.repeat`` pairs, and as many as ``arguments.seconds`` hold.
+    """
     found: dict[str, list[tuple[float, float]]] = {"wall": [], "cpu": []}
     gc.freeze()  # what is here stays: collections between the steps needn't look at it
     begin = time.perf_counter()

@@ -81,6 +81,7 @@ def module_in(model: nn.Module, name: str) -> nn.Module:
     Raises:
         AttributeError: If it isn't.
     """
+    # get_submodule looks each part up as an attribute, which Python's cache of names then holds
     module = module_at(model, name)
     return model.get_submodule(name) if module is None else module
 

@@ -8,16 +8,15 @@ gets one gradient through autograd as ever, so its hooks, DDP's among them, see 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.autograd import forward_ad
 
-from lightning_channels.dynamic_ops.slicing import PLAIN, accumulate, apply, scatter
+from lightning_channels.dynamic_ops.slicing import PLAIN, Selections, accumulate, apply, scatter
 from lightning_channels.dynamic_ops.state import STATE, ChannelState
-from lightning_channels.mutables.selection import IndexSelection, Selection
+from lightning_channels.mutables.selection import IndexSelection
 
 __all__ = ["JointGradients", "cut"]
 
@@ -25,7 +24,6 @@ __all__ = ["JointGradients", "cut"]
 _LARGE = 49152
 _LARGE_JOINT = 32768
 
-Selections = Sequence[tuple[int, Selection]]
 Layout = tuple[torch.Size, tuple[int, ...]]
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import TypeAlias
 
 import torch
@@ -11,9 +11,9 @@ from torch.nn.parameter import Buffer, Parameter
 
 from lightning_channels.mutables.selection import IndexSelection, Selection
 
-__all__ = ["PLAIN", "accumulate", "apply", "prefix", "scatter"]
+__all__ = ["PLAIN", "Selections", "accumulate", "apply", "prefix", "scatter"]
 
-Selections: TypeAlias = Iterable[tuple[int, Selection]]
+Selections: TypeAlias = Sequence[tuple[int, Selection]]
 """(dim, selection) pairs, a dim at most once."""
 
 PLAIN = frozenset((Parameter, Tensor, Buffer))

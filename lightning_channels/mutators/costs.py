@@ -34,6 +34,8 @@ Products = dict[str, list[list[float]]]
 
 _KEYS = ("units", "sizes", "macs", "activations", "samples")
 _MOST = 2**62
+_FACTORS = 12
+"""The most places in a product: networks have two, and the product of so many is still a finite float."""
 
 
 @dataclass(slots=True)
@@ -220,7 +222,7 @@ def _is_sum(value: Any, places: int, least: float = 0) -> bool:
     """Whether something is a list of [factor, place, …]."""
     return isinstance(value, list) and all(
         isinstance(entry, list)
-        and len(entry) > 0
+        and 0 < len(entry) <= 1 + _FACTORS
         and is_number(entry[0])
         and least <= entry[0] < _MOST
         and all(is_int(place) and 0 <= place < places for place in entry[1:])

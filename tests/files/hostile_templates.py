@@ -90,6 +90,18 @@ OF_TEMPLATES: dict[str, Edit] = {
     "a size that is infinite": Edit(
         ("parse_cfg", "costs", "sizes", 0), [[2**62, 0]], ConfigError, "sizes of costs of parse_cfg must be lists of"
     ),
+    "a size of more factors than a float holds": Edit(
+        ("parse_cfg", "costs", "sizes", 0),
+        [[1.5, *[0] * 400]],
+        ConfigError,
+        "sizes of costs of parse_cfg must be lists of",
+    ),
+    "a product of more factors than can be computed": Edit(
+        ("parse_cfg", "costs", "macs", "stem"),
+        [[1, *[0] * 200_000]],
+        ConfigError,
+        "macs of costs of parse_cfg must be a",
+    ),
     "a size below zero": Edit(
         ("parse_cfg", "costs", "sizes", 0), [[-1, 0]], ConfigError, "sizes of costs of parse_cfg must not be below zero"
     ),
