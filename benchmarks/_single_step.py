@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import copy
+import functools
 import gc
 import json
 import statistics
@@ -16,7 +17,7 @@ from typing import Any, Literal
 
 import torch
 from lightning.pytorch import Callback, Trainer
-from torch import Tensor, distributed, multiprocessing
+from torch import Tensor, distributed, multiprocessing, nn
 from torch.nn.parameter import Buffer, Parameter
 from torch.utils.data import DataLoader
 
@@ -38,17 +39,49 @@ def _half(steps: Steps, arguments: argparse.Namespace) -> dict[str, Any]:
     return {"pairs": pairs(steps.step(models[0]), steps.step(models[1]), models, arguments)}
 
 
-def _gradients(steps: Steps, arguments: argparse.Namespace) -> dict[str, Any]:
-    """The exported half, with and without gradients of full size that are allocated and zeroed, and no more."""
-    twin = steps.twin(steps.half())
-    step = steps.step(twin)
+class _Whole(nn.Module):
+    """An exported model with gradients as they are where parameters stay whole: zeros, but for the exported part.
 
-    def with_zeros() -> None:
-        step()
-        for parameter in steps.plain.parameters():
-            parameter.grad = torch.zeros_like(parameter)
+    Args:
+        net: The exported model.
+        original: What it was exported from.
+    """
 
-    return {"pairs": pairs(with_zeros, step, [twin, steps.plain], arguments)}
+    def __init__(self, net: nn.Module, original: nn.Module) -> None:
+        super().__init__()
+        self.net = net
+        self.gradients: dict[str, Tensor] = {}
+        full = {name: parameter.shape for name, parameter in original.named_parameters()}
+        for name, parameter in net.named_parameters():
+            parameter.register_post_accumulate_grad_hook(functools.partial(self._put, name=name, size=full[name]))
+
+    def forward(self, images: Tensor) -> Tensor:
+        out: Tensor = self.net(images)
+        return out
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        super().zero_grad(set_to_none)
+        self.gradients.clear()
+
+    def _put(self, parameter: Tensor, name: str, size: torch.Size) -> None:
+        gradient = parameter.grad
+        assert gradient is not None
+        whole = self.gradients[name] = gradient.new_zeros(size)
+        whole.as_strided(gradient.shape, whole.stride()).copy_(gradient)
+        parameter.grad = None
+
+
+def _floor(steps: Steps, arguments: argparse.Namespace) -> dict[str, Any]:
+    half = steps.half()
+    models = [_Whole(steps.twin(half), steps.plain), steps.twin(half)]
+    return {"pairs": pairs(steps.step(models[0]), steps.step(models[1]), models, arguments)}
+
+
+def _half_floor(steps: Steps, arguments: argparse.Namespace) -> dict[str, Any]:
+    half = steps.half()
+    models = [steps.module.net, _Whole(steps.twin(half), steps.plain)]
+    steps.mutator.set_choices(half)
+    return {"pairs": pairs(steps.step(models[0]), steps.step(models[1]), models, arguments)}
 
 
 def _optimizer(steps: Steps, arguments: argparse.Namespace) -> dict[str, Any]:
@@ -210,7 +243,8 @@ MEASUREMENTS: dict[str, Measurement] = {
     "full": _full,
     "half": _half,
     "half-returned": _half,  # in a process whose heap gives back what is freed
-    "gradients": _gradients,
+    "floor": _floor,
+    "half-floor": _half_floor,
     "trainer-full": _trainer("full"),
     "trainer-half": _trainer("half"),
     "optimizer": _optimizer,

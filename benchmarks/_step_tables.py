@@ -127,7 +127,8 @@ _TIMES = {
     "full": "full / plain",
     "half": "half / twin",
     "half-returned": "half, glibc's heap",
-    "gradients": "zeros",
+    "floor": "floor",
+    "half-floor": "half / floor",
     "trainer-full": "full, Trainer",
     "trainer-half": "half, Trainer",
     "optimizer": "optimizer",
@@ -154,8 +155,9 @@ Forward, loss and backward on {batch} images of {size} px; medians of at least {
 many as {seconds:g} s hold ({clock} clock). *Full / plain*: the whole width over the model before it was prepared. *Half
 / twin*: half of each unit over the exported half. The allocator keeps what is freed, as PyTorch's on GPUs, jemalloc and
 tcmalloc do; *glibc's heap*: the same as glibc has it, which gives much of it back, so that full-size gradients are
-paged in anew at each step. *Zeros*: the exported half with full-size gradients allocated and zeroed beside it, over the
-exported half: what anything pays that leaves parameters whole. *Trainer*: the same inside `Trainer.fit`, from a batch's
+paged in anew at each step. *Floor*: the exported half whose gradients are copied, as they come, into zeros of the full
+size, and no more, over the exported half: what anything pays that leaves parameters whole; *half / floor*: half of each
+unit over that. *Trainer*: the same inside `Trainer.fit`, from a batch's
 start to the end of its backward pass (wall clock). Parameters and gradients keep their full size at any width, so at
 half width SGD with momentum (*optimizer*) and the all-reduce of the gradients between two gloo processes (*all-reduce*)
 take what they take for the whole model: given over those of the exported half. *Draw*: to sample and set a choice of

@@ -14,9 +14,10 @@ import torch
 from torch import Tensor, nn
 from torch.autograd import forward_ad
 
+from lightning_channels.dynamic_ops.blocks import blocks
 from lightning_channels.dynamic_ops.slicing import PLAIN, Selections, accumulate, apply, scatter
 from lightning_channels.dynamic_ops.state import STATE, ChannelState
-from lightning_channels.mutables.selection import IndexSelection
+from lightning_channels.mutables.selection import IndexSelection, size_of
 
 __all__ = ["JointGradients", "cut"]
 
@@ -29,11 +30,13 @@ Layout = tuple[torch.Size, tuple[int, ...]]
 
 def cut(tensor: Tensor, selections: Selections, joint: JointGradients | None) -> Tensor:
     """The active part of a tensor, as :func:`~lightning_channels.dynamic_ops.slicing.apply` gives it."""
-    if _has_plain_autograd(tensor):
-        if joint is not None and joint.takes(tensor):
-            return joint.cut(tensor, selections)
-        if tensor.numel() >= _LARGE and any(isinstance(selection, IndexSelection) for _, selection in selections):
+    if joint is not None and joint.takes(tensor) and _has_plain_autograd(tensor):
+        return joint.cut(tensor, selections)
+    if tensor.numel() >= _LARGE and any(isinstance(selection, IndexSelection) for _, selection in selections):
+        if _has_plain_autograd(tensor):
             return _cut(tensor, None, selections)
+        if not (tensor.requires_grad and torch.is_grad_enabled()) and not torch.compiler.is_compiling():
+            return _gather(tensor, selections)
     return apply(tensor, selections)
 
 
@@ -108,7 +111,11 @@ class _Parts:
         full = self._sums.get(backward_pass)
         if full is None:
             self._sums[backward_pass] = _spread(part, selections, layout)
-        else:
+            return
+        pairs = blocks(full, selections, part)
+        for whole, own in pairs:
+            whole.add_(own)
+        if not pairs:
             accumulate(full, selections, part)
 
     def take(self) -> Tensor | None:
@@ -143,7 +150,7 @@ class _Cut(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, tensor: Tensor, parts: _Parts | None, selections: Selections) -> Tensor:
         ctx.parts, ctx.selections, ctx.layout = parts, selections, (tensor.shape, tensor.stride())
-        return apply(tensor, selections)
+        return _gather(tensor, selections)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, None, None]:
@@ -163,8 +170,29 @@ def _cut(tensor: Tensor, parts: _Parts | None, selections: Selections) -> Tensor
     return part
 
 
+def _gather(tensor: Tensor, selections: Selections) -> Tensor:
+    """The active part of a tensor: a view where all selections are prefixes, else a copy; past autograd."""
+    size, indices = list(tensor.shape), 0
+    for dim, selection in selections:
+        size[dim] = size_of(selection, size[dim])
+        indices += isinstance(selection, IndexSelection)
+    # what is in channels_last, an index keeps so
+    if indices == 1 and type(tensor) in PLAIN and tensor.is_contiguous():
+        part = tensor.new_empty(size)
+        pairs = blocks(tensor, selections, part)
+        for whole, own in pairs:
+            own.copy_(whole)
+        if pairs:
+            return part
+    return apply(tensor, selections)
+
+
 def _spread(part: Tensor, selections: Selections, layout: Layout) -> Tensor:
     """A tensor of full size with ``part`` in its active part, and zeros."""
     full = part.new_empty_strided(*layout).zero_()
-    scatter(full, selections, part)
+    pairs = blocks(full, selections, part)
+    for whole, own in pairs:
+        whole.copy_(own)
+    if not pairs:
+        scatter(full, selections, part)
     return full

@@ -5,9 +5,11 @@ No getter may leak an AttributeError: Python would then ask ``nn.Module.__getatt
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Iterable
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from lightning_channels._compiling import CompilableGetter
@@ -17,7 +19,7 @@ from lightning_channels.dynamic_ops.cuts import cut
 from lightning_channels.dynamic_ops.spec import STATISTICS, Groups, OpSpec, group_count, is_depthwise
 from lightning_channels.dynamic_ops.state import STATE, ChannelState, check_depthwise, within_group
 from lightning_channels.dynamic_ops.views import narrowed
-from lightning_channels.dynamic_ops.writeback import with_statistics
+from lightning_channels.dynamic_ops.writeback import with_one_copy, with_statistics
 from lightning_channels.errors import PrepareError
 from lightning_channels.mutables.selection import IndexSelection
 
@@ -58,6 +60,8 @@ def add_properties(
             setattr(cls, spec.groups.attribute, _groups(spec, spec.groups))
     if buffers:
         setattr(cls, "forward", with_statistics(cls.forward))  # noqa: B010  # mypy takes the plain form for an error
+    if issubclass(cls, nn.MultiheadAttention):
+        setattr(cls, "forward", with_one_copy(cls.forward))  # noqa: B010
     if switchable:
         setattr(cls, "forward", with_all_candidates(cls.forward))  # noqa: B010
 
@@ -160,11 +164,23 @@ def _narrow(self: nn.Module, name: str, state: ChannelState, tensor: Tensor | No
 
 def _gathered(self: nn.Module, name: str, state: ChannelState, tensor: Tensor) -> Tensor:
     live = state.live
-    if live is not None and name in live:
-        return live[name]
+    if live is not None:
+        part = live.get(name)
+        # what was read without autograd can't be trained on
+        if part is not None and part.requires_grad == (tensor.requires_grad and torch.is_grad_enabled()):
+            return part
+    rows = state.plan.tensors[name]
+    if len(rows) == 1 and tensor.dim() == 1:  # most of what is selected by index, in a few steps
+        ((_, place, groups),) = rows
+        selection = state.held[place].sel
+        if isinstance(selection, IndexSelection) and groups == 1:
+            part = tensor.index_select(0, selection.index if tensor.is_cpu else selection.on(tensor.device))
+            if live is not None:
+                live[name] = part
+            return part
     selections = state.selections(name)
     part = cut(tensor, selections, state.joint)
-    if live is not None and name in self._buffers and any(isinstance(s, IndexSelection) for _, s in selections):
+    if live is not None and any(isinstance(selection, IndexSelection) for _, selection in selections):
         live[name] = part
     return part
 
@@ -270,15 +286,20 @@ def _groups(spec: OpSpec, groups: Groups) -> property:
 
 
 def _active_groups(self: nn.Module, state: ChannelState, spec: OpSpec, groups: Groups) -> int:
+    known = state.groups
+    if known is not None and all(map(operator.is_, known[0], (container._sel for container in state.held))):
+        return known[1]
     count = group_count(self, spec)
     if is_depthwise(self, spec):
         if groups.strict:
             check_depthwise(state, count)
-        return state.container(groups.side).activated_channels
-    if groups.strict:
+        count = state.container(groups.side).activated_channels
+    elif groups.strict:
         for side in spec.sides:
             container = state.container(side)
-            within_group(container.sel, container.num_channels, count)
+            within_group(container.sel, container.num_channels, group_count(self, spec))
+    if not torch.compiler.is_compiling():
+        state.groups = tuple(container.sel for container in state.held), count
     return count
 
 

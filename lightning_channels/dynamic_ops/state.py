@@ -51,8 +51,8 @@ class ChannelState:
 
     __slots__ = (
         "candidates",
-        "checked",
         "full",
+        "groups",
         "held",
         "joined",
         "joint",
@@ -66,8 +66,12 @@ class ChannelState:
         self.plan = plan
         self.held = held
         self.full = False  # show everything at full size, whatever is selected
-        self.live: dict[str, Tensor] | None = None  # copies of indexed buffers while a forward updates them
-        self.checked: tuple[Selection, ...] | None = None  # the last selections that the groups agreed with
+        self.live: dict[str, Tensor] | None = (
+            None  # copies of indexed tensors inside a forward that needs the same ones
+        )
+        self.groups: tuple[tuple[Selection, ...], int] | None = (
+            None  # the last selections that agreed, and their groups
+        )
         self.candidates: nn.ModuleList | None = None  # of a switchable norm: tensors for all candidates but the widest
         self.joint: JointGradients | None = None  # while several passes share the gradients of their tensors
         self.sharded = _NONE  # tensors of which there are only shards now; who reads one wants all of it
@@ -167,9 +171,6 @@ def check_depthwise(state: ChannelState, groups: int) -> None:
         ChoiceError: If it doesn't.
     """
     containers = state.held
-    current = tuple(container.sel for container in containers)
-    if state.checked == current:
-        return
     first, *others = containers
     if type(first.sel) is int and all(
         other.sel == first.sel and other.num_channels == first.num_channels for other in others
@@ -184,7 +185,6 @@ def check_depthwise(state: ChannelState, groups: int) -> None:
         raise ChoiceError(
             f"a depthwise convolution must keep the outputs of the inputs that it keeps; it keeps {counts}"
         )
-    state.checked = current
 
 
 def state_of(module: nn.Module) -> ChannelState:

@@ -1,4 +1,4 @@
-"""Writes to the tensors of a dynamic op: running statistics, and assignments."""
+"""Copies of selected tensors inside a forward, and writes to those of a dynamic op: statistics, and assignments."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from lightning_channels.dynamic_ops.candidates import holder_of
@@ -14,7 +15,7 @@ from lightning_channels.dynamic_ops.state import STATE, ChannelState
 from lightning_channels.errors import PrepareError
 from lightning_channels.mutables.selection import IndexSelection
 
-__all__ = ["absorb", "check_shape", "with_statistics"]
+__all__ = ["absorb", "check_shape", "with_one_copy", "with_statistics"]
 
 
 def with_statistics(forward: Callable[..., Any]) -> Callable[..., Any]:
@@ -35,10 +36,11 @@ def with_statistics(forward: Callable[..., Any]) -> Callable[..., Any]:
         state.live = {}
         try:
             result = forward(self, *args, **kwargs)
+            buffers = holder_of(self, state)._buffers
             for name, part in state.live.items():
-                full = holder_of(self, state)._buffers[name]
-                assert full is not None
-                scatter(full.data if uncounted else full, state.selections(name), part)
+                full = buffers.get(name)
+                if full is not None:
+                    scatter(full.data if uncounted else full, state.selections(name), part)
         finally:
             state.live = None
         return result
@@ -46,10 +48,32 @@ def with_statistics(forward: Callable[..., Any]) -> Callable[..., Any]:
     return wrapped
 
 
+def with_one_copy(forward: Callable[..., Any]) -> Callable[..., Any]:
+    """A forward that reads its weights several times, and copies each that is selected by index once."""
+
+    @functools.wraps(forward)
+    def wrapped(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
+        state: ChannelState | None = self.__dict__.get(STATE)
+        if state is None or state.live is not None or torch.compiler.is_compiling():
+            return forward(self, *args, **kwargs)
+        state.live = {}
+        try:
+            return forward(self, *args, **kwargs)
+        finally:
+            state.live = None
+
+    return wrapped
+
+
 def _indexed(self: nn.Module, state: ChannelState) -> bool:
     """Whether a buffer is selected by index."""
-    buffers = self._buffers
     held = state.held
+    for container in held:
+        if container._sel is not None and type(container._sel) is not int:
+            break
+    else:
+        return False
+    buffers = self._buffers
     for name, entries in state.plan.tensors.items():
         if name in buffers:
             for _, place, _ in entries:

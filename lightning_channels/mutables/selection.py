@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Sequence
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
 
 from lightning_channels.errors import ChoiceError, ConfigError
+from lightning_channels.mutables.runs import Runs, runs_of
 
 __all__ = ["IndexSelection", "Selection", "as_index", "as_mask", "from_index", "normalise", "positive", "size_of"]
 
@@ -26,14 +27,19 @@ class IndexSelection:
 
     Args:
         index: The channels, ascending and without duplicates, as a LongTensor on the CPU.
+
+    Attributes:
+        layouts: What was found out for tensors of some layout, kept as long as the channels are.
     """
 
-    __slots__ = ("_by_device", "_within", "index")
+    __slots__ = ("_by_device", "_runs", "_within", "index", "layouts")
 
     def __init__(self, index: Tensor) -> None:
         self.index = index
         self._by_device: dict[torch.device, Tensor] = {}
         self._within: dict[tuple[int, int], Selection] = {}
+        self._runs: tuple[Runs, ...] | None = None
+        self.layouts: dict[Any, Any] = {}
 
     def __len__(self) -> int:
         return self.index.numel()
@@ -49,6 +55,13 @@ class IndexSelection:
 
     def __reduce__(self) -> tuple[type[IndexSelection], tuple[Tensor]]:
         return IndexSelection, (self.index,)  # the copies on devices are made again where they are needed
+
+    @property
+    def runs(self) -> tuple[Runs, ...]:
+        """The channels as few runs; none where there are too many. Looked for once."""
+        if self._runs is None:
+            self._runs = runs_of(self.index)
+        return self._runs
 
     def on(self, device: torch.device) -> Tensor:
         """The index on ``device``; copied there once."""

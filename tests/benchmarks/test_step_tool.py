@@ -41,6 +41,24 @@ def test_both_sides_compute_the_same(steps: _step.Steps, memory: _sandwich_step.
         assert error < 1e-3, name
 
 
+def test_the_floor_has_the_gradients_of_a_narrow_step(steps: _step.Steps) -> None:
+    half = steps.half()
+    floor = _single_step._Whole(steps.twin(half), steps.plain)
+    steps.mutator.set_choices(half)
+    steps.module.net.zero_grad()
+    try:
+        for model in (floor, steps.module.net):
+            steps.step(model)()
+    finally:
+        steps.mutator.set_choices(steps.full())
+    for name, value in steps.module.net.named_parameters():
+        assert value.grad is not None
+        error = float((value.grad - floor.gradients[name]).norm() / value.grad.norm().clamp_min(1e-6))
+        assert error < 1e-3, name
+    floor.zero_grad()
+    assert not floor.gradients
+
+
 def cells_of(steps: _step.Steps, monkeypatch: pytest.MonkeyPatch, path: Path, only: str) -> dict[str, str]:
     """The row of a run, by column."""
 

@@ -9,10 +9,12 @@ from torch import Tensor, nn
 from torch.autograd import forward_ad
 
 from lightning_channels import make_dynamic
-from lightning_channels.dynamic_ops import cuts
+from lightning_channels.dynamic_ops import blocks, cuts
 from lightning_channels.dynamic_ops.cuts import JointGradients
 from lightning_channels.dynamic_ops.state import state_of
+from lightning_channels.dynamic_ops.writeback import with_one_copy
 from lightning_channels.mutables import SimpleMutableChannel, SquentialMutableChannel
+from lightning_channels.mutables.selection import IndexSelection
 
 PREFIXES = [(4, 6), (2, 3), (8, 6), (3, 1)]
 """Outputs and inputs of each pass, of 8 and 6."""
@@ -248,3 +250,180 @@ class TestIndices:
             forward = forward_ad.unpack_dual(out).tangent.sum()
         module(images).sum().backward()
         torch.testing.assert_close(forward, full.grad.sum())
+
+
+class TestBlocks:
+    """A weight whose inputs come from several units, each of which keeps its first channels."""
+
+    @pytest.fixture(autouse=True)
+    def _all_sizes(self, monkeypatch):
+        monkeypatch.setattr(cuts, "_LARGE", 1)
+        monkeypatch.setattr(blocks, "_ENTRIES", 1)
+
+    @staticmethod
+    def concatenated(kind: type = nn.Conv2d) -> tuple[nn.Module, list[SquentialMutableChannel]]:
+        torch.manual_seed(0)
+        options = {"padding": 1, "kernel_size": 3} if kind is not nn.Linear else {}
+        module = make_dynamic(kind(20, 8, dtype=torch.float64, **options))
+        units = [SquentialMutableChannel(size) for size in (8, 4, 4, 4)]
+        module.channel_container(False).register_concatenation(units)
+        outputs = SquentialMutableChannel(8)
+        module.channel_container(True).register_mutable(outputs)
+        return module, [*units, outputs]
+
+    @staticmethod
+    def seen(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+        """How many blocks there were, call by call."""
+        counts: list[int] = []
+        found = blocks.blocks
+
+        def watched(*args: object) -> list[tuple[Tensor, Tensor]]:
+            pairs = found(*args)
+            counts.append(len(pairs))
+            return pairs
+
+        monkeypatch.setattr(cuts, "blocks", watched)
+        return counts
+
+    @pytest.mark.parametrize("kind", [nn.Conv2d, nn.ConvTranspose2d, nn.Linear])
+    @pytest.mark.parametrize(("widths", "count"), [((4, 2, 2, 2, 4), 2), ((5, 1, 3, 2, 8), 4), ((8, 3, 3, 3, 8), 2)])
+    def test_they_hold_what_an_index_selects(self, kind, widths, count, monkeypatch):
+        module, units = self.concatenated(kind)
+        counts = self.seen(monkeypatch)
+        for unit, width in zip(units, widths, strict=True):
+            unit.current_choice = width
+        kept = module.channel_container(False).kept
+        full = module._parameters["weight"]
+        by = 0 if kind is nn.ConvTranspose2d else 1
+        expected = full.index_select(by, kept).narrow(1 - by, 0, widths[-1])
+        assert torch.equal(module.weight, expected)
+        with torch.no_grad():
+            assert torch.equal(module.weight, expected)
+        gradient = torch.randn(expected.shape, dtype=torch.float64)
+        (wanted,) = torch.autograd.grad(expected, full, gradient)
+        for given in (gradient, gradient.transpose(0, 1).contiguous().transpose(0, 1)):
+            (found,) = torch.autograd.grad(module.weight, full, given)
+            assert torch.equal(found, wanted)
+            assert found.stride() == full.stride()
+        assert counts
+        assert set(counts) == {count}
+
+    def test_a_gradient_that_is_one_number_everywhere(self):
+        module, units = self.concatenated()
+        for unit in units:
+            unit.current_choice = 2
+        module.weight.sum().backward()
+        full = module._parameters["weight"]
+        kept = module.channel_container(False).current_mask
+        expected = torch.zeros_like(full)
+        expected[:2, kept] = 1
+        assert torch.equal(full.grad, expected)
+
+    def test_a_parameter_inside_of_another_tensor(self, monkeypatch):
+        module, units = self.concatenated()
+        for unit in units:
+            unit.current_choice = 2
+        before = module.weight.detach().clone()
+        flat = torch.zeros(5 + module._parameters["weight"].numel(), dtype=torch.float64)
+        inside = flat[5:].view_as(module._parameters["weight"])
+        inside.copy_(module._parameters["weight"].detach())
+        module._parameters["weight"].data = inside
+        counts = self.seen(monkeypatch)
+        assert torch.equal(module.weight, before)
+        assert set(counts) == {2}
+
+    def test_passes_that_share_a_gradient(self, monkeypatch):
+        module, units = self.concatenated()
+        counts = self.seen(monkeypatch)
+        choices = [(8, 4, 4, 4, 8), (4, 2, 2, 2, 4), (5, 1, 3, 2, 8), (6, 2, 4, 1, 2)]
+
+        def loss() -> Tensor:
+            total = torch.zeros((), dtype=torch.float64)
+            for widths in choices:
+                for unit, width in zip(units, widths, strict=True):
+                    unit.current_choice = width
+                inputs = module.channel_container(False).kept.numel()
+                images = torch.randn(2, inputs, 5, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+                total = total + module(images).square().sum()
+            return total
+
+        loss().backward()
+        expected = gradients(module)
+        module.zero_grad()
+        counts.clear()
+        with JointGradients(module, 1):
+            total = loss()
+        total.backward()
+        torch.testing.assert_close(gradients(module), expected, rtol=1e-12, atol=1e-12)
+        assert max(counts) > 1
+
+    def test_small_ones_and_two_indices_go_by_index(self, monkeypatch):
+        module, units = self.concatenated()
+        for unit in units:
+            unit.current_choice = 2
+        counts = self.seen(monkeypatch)
+        monkeypatch.setattr(blocks, "_ENTRIES", 1000)
+        small = module.weight
+        monkeypatch.setattr(blocks, "_ENTRIES", 1)
+        units[-1].keep([1, 5])
+        both = module.weight
+        full, kept = module._parameters["weight"], module.channel_container(False).kept
+        assert torch.equal(small, full[:2, kept])
+        assert torch.equal(both, full[[1, 5]][:, kept])
+        assert not any(counts)
+
+    def test_what_is_found_out_is_not_pickled(self):
+        index = IndexSelection(torch.tensor([0, 2, 4]))
+        assert index.runs
+        index.layouts["key"] = 1
+        for copied in (copy.deepcopy(index), pickle.loads(pickle.dumps(index))):
+            assert copied == index
+            assert not copied.layouts
+
+
+class TestOneCopy:
+    """An attention reads its weight several times in a forward pass."""
+
+    @staticmethod
+    def attention() -> nn.Module:
+        torch.manual_seed(0)
+        module = make_dynamic(nn.MultiheadAttention(8, 2, batch_first=True), {"in_proj_weight": (0,)})
+        heads = SimpleMutableChannel(24)
+        state_of(module).container("in_proj_weight[0]").register_mutable(heads)
+        heads.current_choice = torch.arange(24) % 8 < 4
+        return module
+
+    def test_what_was_read_without_autograd_is_not_trained_on(self):
+        module = self.attention()
+        read = []
+
+        def forward(self: nn.Module, query: Tensor) -> Tensor:
+            with torch.no_grad():
+                read.append(self.in_proj_weight)
+            read.append(self.in_proj_weight)
+            return query @ self.in_proj_weight.T
+
+        with_one_copy(forward)(module, torch.randn(2, 3, 8)).sum().backward()
+        assert [part.requires_grad for part in read] == [False, True]
+        assert module._parameters["in_proj_weight"].grad[:4].all()
+
+    def test_in_a_forward_and_no_longer(self):
+        module = self.attention()
+        reads = []
+        plain = type(module).plain_class.forward
+
+        def forward(self: nn.Module, query: Tensor) -> Tensor:
+            reads.append([self.in_proj_weight, self.in_proj_weight])
+            return query
+
+        assert type(module).forward.__wrapped__ is plain
+        for _ in range(2):
+            with_one_copy(forward)(module, torch.randn(1))
+        (a, b), (c, d) = reads
+        assert a is b
+        assert c is d
+        assert a is not c
+        assert state_of(module).live is None
+        with pytest.raises(ZeroDivisionError):
+            with_one_copy(lambda self: 1 / 0)(module)
+        assert state_of(module).live is None
