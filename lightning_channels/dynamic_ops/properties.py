@@ -269,7 +269,7 @@ def _groups(spec: OpSpec, groups: Groups) -> property:
             count = self.__dict__[attribute]
             if count == 1 or state.full or all(c._sel is None for c in state.held):
                 return count
-            return _active_groups(self, state, spec, groups)
+            return _known_groups(self, state, spec, groups)
         except (AttributeError, KeyError) as error:
             raise _failed(self, attribute, error) from error
 
@@ -285,21 +285,26 @@ def _groups(spec: OpSpec, groups: Groups) -> property:
     return _compilable(attribute, get, _refuse(attribute), traced)
 
 
-def _active_groups(self: nn.Module, state: ChannelState, spec: OpSpec, groups: Groups) -> int:
+def _known_groups(self: nn.Module, state: ChannelState, spec: OpSpec, groups: Groups) -> int:
+    """The groups with active channels, counted and checked once a choice."""
     known = state.groups
     if known is not None and all(map(operator.is_, known[0], (container._sel for container in state.held))):
         return known[1]
+    count = _active_groups(self, state, spec, groups)
+    state.groups = tuple(container.sel for container in state.held), count
+    return count
+
+
+def _active_groups(self: nn.Module, state: ChannelState, spec: OpSpec, groups: Groups) -> int:
     count = group_count(self, spec)
     if is_depthwise(self, spec):
         if groups.strict:
             check_depthwise(state, count)
-        count = state.container(groups.side).activated_channels
-    elif groups.strict:
+        return state.container(groups.side).activated_channels
+    if groups.strict:
         for side in spec.sides:
             container = state.container(side)
-            within_group(container.sel, container.num_channels, group_count(self, spec))
-    if not torch.compiler.is_compiling():
-        state.groups = tuple(container.sel for container in state.held), count
+            within_group(container.sel, container.num_channels, count)
     return count
 
 
