@@ -164,10 +164,11 @@ def _narrow(self: nn.Module, name: str, state: ChannelState, tensor: Tensor | No
 
 def _gathered(self: nn.Module, name: str, state: ChannelState, tensor: Tensor) -> Tensor:
     live = state.live
-    if live is not None:
-        part = live.get(name)
+    known = None if live is None else live.get(name)
+    if known is not None:
+        source, part = known
         # what was read without autograd can't be trained on
-        if part is not None and part.requires_grad == (tensor.requires_grad and torch.is_grad_enabled()):
+        if source is tensor and part.requires_grad == (tensor.requires_grad and torch.is_grad_enabled()):
             return part
     rows = state.plan.tensors[name]
     if len(rows) == 1 and tensor.dim() == 1:  # most of what is selected by index, in a few steps
@@ -176,12 +177,12 @@ def _gathered(self: nn.Module, name: str, state: ChannelState, tensor: Tensor) -
         if isinstance(selection, IndexSelection) and groups == 1:
             part = tensor.index_select(0, selection.index if tensor.is_cpu else selection.on(tensor.device))
             if live is not None:
-                live[name] = part
+                live[name] = tensor, part
             return part
     selections = state.selections(name)
     part = cut(tensor, selections, state.joint)
     if live is not None and any(isinstance(selection, IndexSelection) for _, selection in selections):
-        live[name] = part
+        live[name] = tensor, part
     return part
 
 

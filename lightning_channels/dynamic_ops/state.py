@@ -66,12 +66,8 @@ class ChannelState:
         self.plan = plan
         self.held = held
         self.full = False  # show everything at full size, whatever is selected
-        self.live: dict[str, Tensor] | None = (
-            None  # copies of indexed tensors inside a forward that needs the same ones
-        )
-        self.groups: tuple[tuple[Selection, ...], int] | None = (
-            None  # the last selections that agreed, and their groups
-        )
+        self.live: dict[str, tuple[Tensor, Tensor]] | None = None  # in some forwards: what is indexed, and its copy
+        self.groups: tuple[tuple[Selection, ...], int] | None = None  # of the last selections that agreed
         self.candidates: nn.ModuleList | None = None  # of a switchable norm: tensors for all candidates but the widest
         self.joint: JointGradients | None = None  # while several passes share the gradients of their tensors
         self.sharded = _NONE  # tensors of which there are only shards now; who reads one wants all of it

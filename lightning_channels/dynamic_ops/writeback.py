@@ -37,7 +37,7 @@ def with_statistics(forward: Callable[..., Any]) -> Callable[..., Any]:
         try:
             result = forward(self, *args, **kwargs)
             buffers = holder_of(self, state)._buffers
-            for name, part in state.live.items():
+            for name, (_, part) in state.live.items():
                 full = buffers.get(name)
                 if full is not None:
                     scatter(full.data if uncounted else full, state.selections(name), part)
