@@ -30,12 +30,14 @@ Layout = tuple[torch.Size, tuple[int, ...]]
 
 def cut(tensor: Tensor, selections: Selections, joint: JointGradients | None) -> Tensor:
     """The active part of a tensor, as :func:`~lightning_channels.dynamic_ops.slicing.apply` gives it."""
+    if torch.compiler.is_compiling():  # it would guard all that is looked at below
+        return apply(tensor, selections)
     if joint is not None and joint.takes(tensor) and _has_plain_autograd(tensor):
         return joint.cut(tensor, selections)
     if tensor.numel() >= _LARGE and any(isinstance(selection, IndexSelection) for _, selection in selections):
         if _has_plain_autograd(tensor):
             return _cut(tensor, None, selections)
-        if not (tensor.requires_grad and torch.is_grad_enabled()) and not torch.compiler.is_compiling():
+        if not (tensor.requires_grad and torch.is_grad_enabled()):
             return _gather(tensor, selections)
     return apply(tensor, selections)
 
@@ -43,8 +45,7 @@ def cut(tensor: Tensor, selections: Selections, joint: JointGradients | None) ->
 def _has_plain_autograd(tensor: Tensor) -> bool:
     """Whether nothing but a backward pass can come."""
     return (
-        not torch.compiler.is_compiling()
-        and tensor.requires_grad
+        tensor.requires_grad
         and type(tensor) in PLAIN
         and torch.is_grad_enabled()
         and not torch._C._are_functorch_transforms_active()

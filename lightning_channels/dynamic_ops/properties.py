@@ -164,14 +164,15 @@ def _narrow(self: nn.Module, name: str, state: ChannelState, tensor: Tensor | No
 
 def _gathered(self: nn.Module, name: str, state: ChannelState, tensor: Tensor) -> Tensor:
     live = state.live
+    compiling = torch.compiler.is_compiling()  # then only what is needed: each thing that is looked at is guarded
     known = None if live is None else live.get(name)
     if known is not None:
         source, part = known
         # what was read without autograd can't be trained on
-        if source is tensor and part.requires_grad == (tensor.requires_grad and torch.is_grad_enabled()):
+        if compiling or (source is tensor and part.requires_grad == (tensor.requires_grad and torch.is_grad_enabled())):
             return part
     rows = state.plan.tensors[name]
-    if len(rows) == 1 and tensor.dim() == 1:  # most of what is selected by index, in a few steps
+    if len(rows) == 1 and tensor.dim() == 1 and not compiling:  # most of what is selected by index, in a few steps
         ((_, place, groups),) = rows
         selection = state.held[place].sel
         if isinstance(selection, IndexSelection) and groups == 1:
@@ -181,7 +182,11 @@ def _gathered(self: nn.Module, name: str, state: ChannelState, tensor: Tensor) -
             return part
     selections = state.selections(name)
     part = cut(tensor, selections, state.joint)
-    if live is not None and any(isinstance(selection, IndexSelection) for _, selection in selections):
+    if (
+        live is not None
+        and (not compiling or name in self._buffers)
+        and any(isinstance(selection, IndexSelection) for _, selection in selections)
+    ):
         live[name] = tensor, part
     return part
 

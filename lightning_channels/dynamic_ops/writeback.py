@@ -67,13 +67,8 @@ def with_one_copy(forward: Callable[..., Any]) -> Callable[..., Any]:
 
 def _indexed(self: nn.Module, state: ChannelState) -> bool:
     """Whether a buffer is selected by index."""
-    held = state.held
-    for container in held:
-        if container._sel is not None and type(container._sel) is not int:
-            break
-    else:
-        return False
     buffers = self._buffers
+    held = state.held
     for name, entries in state.plan.tensors.items():
         if name in buffers:
             for _, place, _ in entries:

@@ -39,6 +39,7 @@ def runs_of(index: Tensor) -> tuple[Runs, ...]:
         The runs; none where there would be hundreds.
 
     Example:
+        >>> import torch
         >>> runs_of(torch.tensor([0, 1, 2, 3, 8, 9, 12, 13, 16, 17]))
         (Runs(start=0, number=1, step=4, length=4), Runs(start=8, number=3, step=4, length=2))
     """
