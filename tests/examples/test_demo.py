@@ -136,8 +136,16 @@ def test_the_exported_file_runs_without_this_package(reported, slimmable: Traine
         text=True,
         check=True,
     )
-    expected = next(row["accuracy"] for row in reported["rows"] if row["width"] == 0.5)
-    assert float(done.stdout) == pytest.approx(expected, abs=1e-6)
+    net = torch.load(output / "width_0.5.pt", weights_only=False)
+    data = Digits()
+    data.setup()
+    images, labels = data.test_set.tensors
+    with torch.no_grad():
+        right = net(images).argmax(1) == labels
+    assert float(done.stdout) == pytest.approx(float(right.float().mean()), abs=1e-6)
+    # the table's is of smaller batches, which some CPUs round otherwise: an image between two classes may change sides
+    table = next(row["accuracy"] for row in reported["rows"] if row["width"] == 0.5)
+    assert abs(table * len(labels) - int(right.sum())) <= 1 + 1e-3
 
 
 def test_the_checkpoint_is_that_of_the_plain_classifier(slimmable: Trained, recipe: DictConfig, output: Path) -> None:
